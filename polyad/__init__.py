@@ -1,0 +1,48 @@
+"""polyad: derivatives inside losses, right and fast, on every array framework."""
+
+from polyad import backends, errors
+from polyad.arrays import array_namespace, convert, stop_gradient, xp
+from polyad.backends import register_backend, set_backend, use_backend
+from polyad.layers import BatchNorm, Chain, Dense, Layer, setup, test_mode, train_mode
+from polyad.operators import (
+    batched_jacobian,
+    check_gradients,
+    gradient,
+    jacobian,
+    jvp,
+    value_and_gradient,
+    value_and_jacobian,
+    vjp,
+)
+from polyad.stateful import StatefulLayer, compose
+from polyad.version import __version__
+
+__all__ = [
+    "BatchNorm",
+    "Chain",
+    "Dense",
+    "Layer",
+    "StatefulLayer",
+    "__version__",
+    "array_namespace",
+    "backends",
+    "batched_jacobian",
+    "check_gradients",
+    "compose",
+    "convert",
+    "errors",
+    "gradient",
+    "jacobian",
+    "jvp",
+    "register_backend",
+    "set_backend",
+    "setup",
+    "stop_gradient",
+    "test_mode",
+    "train_mode",
+    "use_backend",
+    "value_and_gradient",
+    "value_and_jacobian",
+    "vjp",
+    "xp",
+]

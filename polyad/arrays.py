@@ -1,0 +1,288 @@
+"""What array is this, and whose is it: `xp`, `array_namespace`, `convert`.
+
+`xp` is the array-API standard as one namespace that dispatches on its
+arguments: xp.tanh(x) is torch's for a tensor, JAX's for a tracer, autograd's
+for a box, and a jet rule for a jet. Functions without an array argument, such
+as xp.zeros(3), belong to the backend of the polyad call around them, else to
+the default backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polyad import trees
+from polyad.backends import current, get, is_array, is_host, owner
+from polyad.errors import DTypeError, MixedArraysError, UnsupportedError
+
+if TYPE_CHECKING:
+    from polyad.backends.base import Backend
+
+__all__ = [
+    "DType",
+    "Namespace",
+    "array_namespace",
+    "asarray",
+    "convert",
+    "dtype_name",
+    "is_floating",
+    "number_kind",
+    "single_owner",
+    "stop_gradient",
+    "xp",
+]
+
+
+class DType:
+    """A dtype by its name: equal to the dtype of that name in every framework."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __eq__(self, other: object) -> bool:
+        return dtype_name(other) == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"xp.{self.name}"
+
+
+_DTYPES = {
+    name: DType(name)
+    for name in (
+        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("float32", "float64", "complex64", "complex128"),
+    )
+}
+_CONSTANTS = {"e": np.e, "inf": np.inf, "nan": np.nan, "newaxis": None, "pi": np.pi}
+
+
+def dtype_name(dtype: Any) -> str:
+    """"float64" for the float64 of any framework."""
+    if isinstance(dtype, DType):
+        return dtype.name
+    if isinstance(dtype, type) and issubclass(dtype, np.generic | float | int | bool | complex):
+        return np.dtype(dtype).name
+    return str(dtype).removeprefix("torch.")
+
+
+@cache
+def _kind(name: str) -> str:
+    for prefix, kind in (("float", "floating"), ("bfloat", "floating"), ("complex", "complex"), ("bool", "boolean")):
+        if name.startswith(prefix):
+            return kind
+    return "integer" if name.startswith(("int", "uint")) else name
+
+
+def number_kind(array: Any) -> str:
+    """ "floating", "complex", "integer" or "boolean"; another dtype by its name."""
+    return _kind(dtype_name(array.dtype))
+
+
+def is_floating(x: Any) -> bool:
+    """Whether x is an array of real floating numbers."""
+    return is_array(x) and number_kind(x) == "floating"
+
+
+def single_owner(arrays: Iterable[Any]) -> Backend | None:
+    """The one framework of these arrays; None if all are ndarrays or no arrays.
+
+    raises  MixedArraysError for two frameworks
+    """
+    found: Backend | None = None
+    first: Any = None
+    for x in arrays:
+        backend = owner(x)
+        if backend is None or backend is found:
+            continue
+        if found is None or found.name in backend.wraps:
+            found, first = backend, x
+        elif backend.name not in found.wraps:
+            raise MixedArraysError(
+                f"arrays of two frameworks in one call: {describe(first)} of {found.name} and {describe(x)} of "
+                f"{backend.name}. Convert one of them: polyad.convert(x, {found.name!r})"
+            )
+    return found
+
+
+def describe(x: Any) -> str:
+    """Shape and dtype of an array, for messages."""
+    return f"{dtype_name(x.dtype)} array of shape {tuple(x.shape)}"
+
+
+def array_namespace(*xs: Any) -> Any:
+    """The array-API namespace of these arrays, for library code.
+
+    xs       arrays; numbers and None are passed over
+    returns  the namespace of their framework, of NumPy for ndarrays, of the
+             current backend if there is no array among them
+    raises   MixedArraysError for two frameworks
+    """
+    return _dispatch(xs)[0]
+
+
+def asarray(obj: Any, **kwargs: Any) -> Any:
+    """xp.asarray; nested lists of traced arrays are stacked, so nothing is detached."""
+    if isinstance(obj, list | tuple) and any(True for x in _members(obj) if owner(x) is not None):
+        return xp.stack([asarray(x, **kwargs) for x in _with_one_owner(obj)])
+    return _call("asarray", (obj,), kwargs)
+
+
+def _with_one_owner(items: Sequence[Any]) -> list[Any]:
+    backend = single_owner(_members(items))
+    like = next(x for x in _members(items) if owner(x) is not None)
+    assert backend is not None
+    return [
+        backend.asarray(x, dtype_name(like.dtype)) if isinstance(x, float | int | np.generic) else x for x in items
+    ]
+
+
+def _members(args: Iterable[Any]) -> Iterable[Any]:
+    for arg in args:
+        if isinstance(arg, list | tuple):
+            yield from _members(arg)
+        else:
+            yield arg
+
+
+def _dispatch(args: Sequence[Any]) -> tuple[Any, Backend | None]:
+    """(namespace, its backend or None for plain ndarrays)."""
+    found = single_owner(_members(args))
+    if found is not None:
+        for x in _members(args):
+            if owner(x) is found:
+                namespace = found.namespace_of(type(x))
+                if namespace is not found.namespace:
+                    return namespace, found
+        return found.namespace, found
+    if any(is_host(x) for x in _members(args)):
+        return get("numpy").namespace, None
+    return current().namespace, None
+
+
+def _call(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    namespace, backend = _dispatch(args)
+    if backend is None and kwargs:
+        namespace, backend = _dispatch((*args, *kwargs.values()))
+    f = namespace
+    try:
+        for part in path.split("."):
+            f = getattr(f, part)
+    except AttributeError:
+        raise UnsupportedError(
+            f"xp.{path} is not there for {backend.name if backend else 'this backend'}: "
+            f"{getattr(namespace, '__name__', namespace)} has no {path}"
+        ) from None
+    if backend is not None and not backend.host:
+        args = tuple(_lift(arg, backend) for arg in args)
+    args = _positional_dtypes(args, namespace)
+    return f(*args, **_resolve(kwargs, namespace)) if kwargs else f(*args)
+
+
+def _lift(arg: Any, backend: Backend) -> Any:
+    if isinstance(arg, np.ndarray):
+        return backend.constant(arg)
+    if isinstance(arg, list | tuple) and any(isinstance(x, np.ndarray) for x in arg):
+        return type(arg)(_lift(x, backend) for x in arg)
+    return arg
+
+
+def _resolve(kwargs: dict[str, Any], namespace: Any) -> dict[str, Any]:
+    return {key: getattr(namespace, x.name) if isinstance(x, DType) else x for key, x in kwargs.items()}
+
+
+def _positional_dtypes(args: tuple[Any, ...], namespace: Any) -> tuple[Any, ...]:
+    if any(type(x) is DType for x in args):
+        return tuple(getattr(namespace, x.name) if isinstance(x, DType) else x for x in args)
+    return args
+
+
+class Namespace:
+    """The array API, or one of its extensions, dispatching on the arguments."""
+
+    def __init__(self, path: str = "") -> None:
+        self._path = path
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if not self._path and name in _SPECIAL:
+            value = _SPECIAL[name]
+        else:
+            value = _function(f"{self._path}{name}")
+        self.__dict__[name] = value  # found without __getattr__ from now on
+        return value
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_SPECIAL, *dir(get("numpy").namespace)})
+
+    def __repr__(self) -> str:
+        return f"<polyad.xp{'.' + self._path.rstrip('.') if self._path else ''}: the array API of its arguments>"
+
+
+def _function(path: str) -> Any:
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return _call(path, args, kwargs)
+
+    function.__name__ = path.rpartition(".")[2]
+    function.__qualname__ = f"xp.{path}"
+    return function
+
+
+_SPECIAL: dict[str, Any] = {
+    **_DTYPES,
+    **_CONSTANTS,
+    "asarray": asarray,
+    "fft": Namespace("fft."),
+    "linalg": Namespace("linalg."),
+}
+xp: Any = Namespace()
+
+
+def convert(tree: Any, backend: str | Backend, *, device: Any = None, dtype: Any = None) -> Any:
+    """The same tree with arrays of another backend.
+
+    tree     a pytree; leaves that are no arrays stay as they are
+    dtype    "float32" or "float64" for the floating leaves; the others keep theirs
+    device   as the framework names it
+    returns  the tree; ndarrays and CPU tensors share memory where the dtype
+             stays, a copy is made where JAX would share what others may write to
+    raises   DetachError for a traced array, whose derivative would be lost;
+             PrecisionError for float64 where the backend has it switched off
+    """
+    target = get(backend)
+    return trees.map(lambda leaf: _convert_leaf(leaf, target, device, dtype) if is_array(leaf) else leaf, tree)
+
+
+def _convert_leaf(array: Any, target: Backend, device: Any, dtype: Any) -> Any:
+    name = dtype_name(dtype) if dtype is not None and number_kind(array) == "floating" else None
+    if name is not None and _kind(name) != "floating":
+        raise DTypeError(f"convert: dtype={name!r} is no floating dtype; write 'float32' or 'float64'")
+    source = owner(array)
+    if source is None or source is target:
+        values = array
+    else:
+        values = source.to_host(array)
+    return target.asarray(values, name, device)
+
+
+def stop_gradient(tree: Any) -> Any:
+    """The same values; a constant to every derivative around, of any order and mode."""
+    return trees.map(_stop_leaf, tree)
+
+
+def _stop_leaf(x: Any) -> Any:
+    backend = owner(x)
+    while backend is not None:
+        x = backend.stop_gradient(x)
+        inner = owner(x)  # a jet may have had boxes as its parts
+        backend = inner if inner is not backend else None
+    return x

@@ -1,0 +1,253 @@
+"""Which backends there are, whose array this is, and which one runs a call.
+
+No framework is imported here. An adapter is loaded when its name is asked for,
+or when an array turns up whose framework has been imported already.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polyad.errors import BackendNotInstalledError, UnknownBackendError
+
+if TYPE_CHECKING:  # base.py stands above arrays.py, and that above this file
+    from polyad.backends.base import Backend
+
+__all__ = [
+    "BackendInfo",
+    "backends",
+    "current",
+    "get",
+    "is_array",
+    "is_host",
+    "owner",
+    "register_backend",
+    "running",
+    "scope",
+    "set_backend",
+    "use_backend",
+]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Where an adapter is, the framework it needs, and how a person gets that."""
+
+    path: str
+    module: str
+    install: str
+
+
+_entries = {
+    "numpy": _Entry("polyad.backends.numpy:NumPy", "numpy", "pip install numpy"),
+    "autograd": _Entry("polyad.backends.autograd:Autograd", "autograd", 'pip install "polyad[autograd]"'),
+    "jax": _Entry("polyad.backends.jax:Jax", "jax", 'pip install "polyad[jax]"'),
+    "torch": _Entry("polyad.backends.torch:Torch", "torch", 'pip install "polyad[torch]"'),
+}
+_loaded: dict[str, Backend] = {}
+_owners: dict[type, Backend | None] = {}
+_lock = threading.RLock()
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """One line of `backends()`."""
+
+    name: str
+    installed: bool
+    version: str | None
+    install: str
+
+
+def backends() -> tuple[BackendInfo, ...]:
+    """Every backend that polyad knows, installed or not. Imports no framework."""
+    return tuple(_info(name, entry) for name, entry in _all_entries().items())
+
+
+def register_backend(name: str, adapter: str | type[Backend], *, module: str = "", install: str = "") -> None:
+    """Make an adapter known under a name.
+
+    adapter  the Backend class, or where it is: "theirs.adapter:Theirs"
+    module   the framework it needs, imported before the adapter is
+    install  what a person types to get that framework
+
+    Packages do the same with an entry point of the group `polyad.backends`.
+    """
+    with _lock:
+        if isinstance(adapter, str):
+            _entries[name] = _Entry(adapter, module or adapter.split(":")[0], install or f"pip install {module}")
+            _loaded.pop(name, None)
+        else:
+            _entries[name] = _Entry(f"{adapter.__module__}:{adapter.__qualname__}", adapter.__module__, install)
+            _loaded[name] = adapter()
+        _owners.clear()
+
+
+def get(name: str | Backend) -> Backend:
+    """The adapter of this name, loaded. UnknownBackendError, BackendNotInstalledError."""
+    if not isinstance(name, str):
+        return name
+    adapter = _loaded.get(name)
+    if adapter is None:
+        with _lock:
+            adapter = _loaded.get(name) or _loaded.setdefault(name, _load(name))
+    return adapter
+
+
+def is_host(x: Any) -> bool:
+    """Whether x is data that no framework claims: an ndarray or a number of NumPy."""
+    return isinstance(x, np.ndarray | np.generic)
+
+
+def is_array(x: Any) -> bool:
+    """Whether x is an array of any backend, ndarrays included."""
+    return is_host(x) or owner(x) is not None
+
+
+def owner(x: Any) -> Backend | None:
+    """The backend that x belongs to; None for ndarrays and for what is no array."""
+    kind = type(x)
+    try:
+        return _owners[kind]
+    except KeyError:
+        found = None if is_host(x) else _find_owner(x)
+        if found is not None or not _may_be_claimed_later(kind):
+            _owners[kind] = found
+        return found
+
+
+# The innermost polyad call or `use_backend` block, then the process-wide default.
+_running: ContextVar[Backend | None] = ContextVar("polyad_backend", default=None)
+_evaluation: ContextVar[object] = ContextVar("polyad_evaluation", default=None)
+_default: str | Backend | None = None
+
+
+def current() -> Backend:
+    """The backend of the polyad call or `use_backend` block around, else the default."""
+    return _running.get() or get(_default or os.environ.get("POLYAD_BACKEND") or "numpy")
+
+
+def set_backend(name: str | Backend) -> None:
+    """Make this the default of the process, for all threads.
+
+    raises  UnknownBackendError, BackendNotInstalledError; the default then stays
+    """
+    global _default
+    _default = get(name)
+
+
+@contextmanager
+def use_backend(name: str | Backend) -> Iterator[None]:
+    """The default inside a `with` block, in this thread and its tasks only."""
+    token = _running.set(get(name))
+    try:
+        yield
+    finally:
+        _running.reset(token)
+
+
+@contextmanager
+def running(backend: Backend) -> Iterator[None]:
+    """What a polyad call does around the function that it differentiates."""
+    token, evaluation = _running.set(backend), _evaluation.set(object())
+    try:
+        yield
+    finally:
+        _running.reset(token)
+        _evaluation.reset(evaluation)
+
+
+def scope() -> tuple[Any, ...]:
+    """Where this code runs: equal only inside the same evaluation of the same transformation."""
+    return (_evaluation.get(), *((name, backend.scope()) for name, backend in tuple(_loaded.items())))
+
+
+@cache
+def _plugins() -> dict[str, _Entry]:
+    """Backends of other packages; an own name wins."""
+    points = importlib.metadata.entry_points(group="polyad.backends")
+    return {
+        point.name: _Entry(point.value, point.module, f"pip install {point.dist.name}" if point.dist else "")
+        for point in points
+    }
+
+
+def _all_entries() -> dict[str, _Entry]:
+    return {**_plugins(), **_entries}
+
+
+def _load(name: str) -> Backend:
+    entry = _all_entries().get(name) if isinstance(name, str) else None
+    if entry is None:
+        raise UnknownBackendError(_unknown(name))
+    try:
+        importlib.import_module(entry.module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != entry.module.split(".")[0]:
+            raise  # the framework is there and something that it needs is not
+        raise BackendNotInstalledError(
+            f"backend {name!r} needs the package {entry.module!r}, which is not installed here. Type: {entry.install}"
+        ) from error
+    module, _, attribute = entry.path.partition(":")
+    adapter: type[Backend] = getattr(importlib.import_module(module), attribute)
+    return adapter()
+
+
+def _unknown(name: Any) -> str:
+    known = sorted(_all_entries())
+    close = get_close_matches(str(name), known, 1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"there is no backend {name!r}.{hint} Known are: {', '.join(known)}. Others: polyad.register_backend"
+
+
+def _info(name: str, entry: _Entry) -> BackendInfo:
+    package = entry.module.split(".")[0]
+    try:
+        version = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    installed = version is not None or package in sys.modules
+    return BackendInfo(name, installed, version, entry.install)
+
+
+def _find_owner(x: Any) -> Backend | None:
+    for name, entry in _all_entries().items():
+        # An array of a framework that was never imported cannot exist.
+        if name in _loaded or entry.module in sys.modules:
+            backend = get(name)
+            if backend.owns(x):
+                return backend
+    return None
+
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), list, tuple, dict)
+
+
+def _may_be_claimed_later(kind: type) -> bool:
+    return kind not in _PLAIN
+
+
+
+
+class _Callable(ModuleType):
+    """polyad.backends is this package and, called, the list of backends."""
+
+    def __call__(self) -> tuple[BackendInfo, ...]:
+        return backends()
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -1,0 +1,127 @@
+"""HIPS autograd: NumPy code, reverse and forward mode."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import autograd.numpy  # noqa: F401  (registers the rules)
+import numpy as np
+from autograd.core import JVPNode, VJPNode, add_outgrads
+from autograd.tracer import Box, getval, isbox, new_box, trace_stack
+from autograd.util import toposort
+
+from polyad.arrays import dtype_name, xp
+from polyad.backends.autograd_namespace import namespace
+from polyad.backends.base import Array, Arrays, Backend, Function
+from polyad.errors import DetachError
+
+__all__ = ["Autograd"]
+
+# autograd numbers its traces with one counter for all threads: two threads
+# that trace at the same time would mistake each other's traces for their own.
+_tracing = threading.RLock()
+
+
+class Autograd(Backend):
+    """Several inputs and outputs in one trace, which autograd itself does through tuples."""
+
+    name = "autograd"
+    host = True
+
+    @property
+    def namespace(self) -> Any:
+        return namespace
+
+    def owns(self, array: Any) -> bool:
+        return isinstance(array, Box)
+
+    def pullback(self, f: Function, xs: Arrays, has_aux: bool = False) -> Any:
+        roots = [VJPNode.new_root() for _ in xs]
+        ys, nodes, aux = _trace(f, xs, roots, has_aux)
+
+        def pull(cotangents: Sequence[Array | None]) -> Arrays:
+            grads = _backward(nodes, cotangents)
+            return tuple(_like(grads.get(root), x) for root, x in zip(roots, xs, strict=True))
+
+        return (ys, pull, aux) if has_aux else (ys, pull)
+
+    def pushforward(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
+        roots = [None if dx is None else JVPNode.new_root(dx) for dx in dxs]
+        try:
+            ys, nodes, aux = _trace(f, xs, roots, has_aux)
+        except NotImplementedError:  # a function without a forward rule: go through its reverse one
+            return super().pushforward(f, xs, dxs, has_aux)
+        dys = tuple(_like(node and node.g, y) for node, y in zip(nodes, ys, strict=True))
+        return (ys, dys, aux) if has_aux else (ys, dys)
+
+    def stop_gradient(self, array: Array) -> Array:
+        return getval(array)
+
+    def scope(self) -> Any:
+        return trace_stack.top
+
+    def asarray(self, values: Any, dtype: str | None = None, device: Any = None) -> Array:
+        if isbox(values):
+            return values if dtype in (None, dtype_name(values.dtype)) else values.astype(dtype)
+        return np.asarray(values, dtype=dtype)
+
+    def to_host(self, array: Array) -> Any:
+        raise DetachError(
+            "convert: this array is being differentiated by autograd; as an array of another framework it would "
+            "lose its derivative. Convert before the call, or use polyad.stop_gradient(x) first"
+        )
+
+
+@contextmanager
+def _new_trace() -> Iterator[int]:
+    """autograd's own leaves its counter behind when f raises."""
+    with _tracing:
+        before = trace_stack.top
+        trace_stack.top = before + 1
+        try:
+            yield trace_stack.top
+        finally:
+            trace_stack.top = before
+
+
+def _trace(f: Function, xs: Arrays, roots: Sequence[Any], has_aux: bool) -> tuple[Arrays, list[Any], Arrays]:
+    """(values, nodes, aux) of f on boxes; the node is None where y does not depend on xs."""
+    with _new_trace() as trace:
+        boxes = [x if root is None else new_box(x, trace, root) for x, root in zip(xs, roots, strict=True)]
+        out = f(*boxes)
+        ys, aux = out if has_aux else (out, ())
+
+        def inside(y: Any) -> bool:
+            return isbox(y) and y._trace == trace
+
+        values = tuple(y._value if inside(y) else y for y in ys)
+        nodes = [y._node if inside(y) else None for y in ys]
+        return values, nodes, tuple(a._value if inside(a) else a for a in aux)
+
+
+def _backward(nodes: Sequence[Any], cotangents: Sequence[Array | None]) -> dict[Any, Array]:
+    """Cotangent of every root that the nodes depend on."""
+    grads: dict[Any, Any] = {}
+    for node, ct in zip(nodes, cotangents, strict=True):
+        if node is not None and ct is not None:
+            grads[node] = add_outgrads(grads.get(node), ct)
+    end = VJPNode.new_root()
+    end.parents = list(grads)  # one node behind all outputs, to sort the whole graph at once
+    for node in toposort(end):
+        if node.parents and node is not end and node in grads:
+            grad = grads.pop(node)[0]
+            for parent, part in zip(node.parents, node.vjp(grad), strict=False):
+                grads[parent] = add_outgrads(grads.get(parent), part)
+    return {node: grad for node, (grad, _) in grads.items()}
+
+
+def _like(grad: Array | None, x: Array) -> Array:
+    """The gradient with shape and dtype of x; zeros for none."""
+    if grad is None:
+        return np.zeros(x.shape, x.dtype)
+    if tuple(grad.shape) != tuple(x.shape):  # forward rules leave broadcasts to the sum
+        grad = xp.broadcast_to(grad, x.shape)
+    return grad if grad.dtype == x.dtype else grad.astype(x.dtype)
+
+

@@ -1,0 +1,226 @@
+"""What an adapter must know about its framework, and what follows from that.
+
+An adapter sees flat tuples of arrays and never a pytree: `f(*xs)` returns a
+tuple of arrays. In a tuple of tangents or cotangents, None is the zero vector.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from polyad.arrays import xp
+from polyad.errors import PrecisionError, UnsupportedError
+
+Array = Any
+Arrays = tuple[Array, ...]
+Function = Callable[..., Any]
+Pull = Callable[[Sequence[Array | None]], Arrays]
+
+__all__ = ["Array", "Arrays", "Backend", "Function", "Pull", "basis", "chunks"]
+
+
+class Backend(ABC):
+    """One array framework. Define `pushforward` or `pullback`; both are better.
+
+    value     pushforward and pullback return f(*xs) first
+    adjoint   <dys, push(dxs)> == <pull(dys), dxs>
+    linear    pushforward in dxs, pullback in dys
+    nests     either may be called inside an f that is given to either, also by
+              the framework's own tools, and its result is differentiable in
+              xs, in the (co)tangents and in whatever f captures
+    restores  an exception inside f leaves the framework as it was
+
+    With has_aux=True, f returns (ys, aux) with a second tuple of arrays that
+    is not differentiated, and aux is returned last.
+    """
+
+    name: str
+    host = False
+    """Whether ndarrays are arrays of this framework as they are."""
+    wraps: frozenset[str] = frozenset()
+    """Backends whose traced arrays may stand inside the arrays of this one."""
+    modes: tuple[str, ...] = ()
+    """The passes the framework has itself, in the order of its preference."""
+
+    def __init_subclass__(cls) -> None:
+        own = {"forward": cls.pushforward, "reverse": cls.pullback}
+        base = {"forward": Backend.pushforward, "reverse": Backend.pullback}
+        native = tuple(mode for mode in ("reverse", "forward") if own[mode] is not base[mode])
+        if not native:
+            raise TypeError(f"{cls.__name__} must define pushforward or pullback")
+        cls.modes = cls.__dict__.get("modes", native)
+
+    # What every adapter states.
+
+    @property
+    @abstractmethod
+    def namespace(self) -> Any:
+        """The framework as an array-API namespace, traced arrays included."""
+
+    @abstractmethod
+    def owns(self, array: Any) -> bool:
+        """Whether this is an array of the framework; asked once for each type."""
+
+    # The two primitives. Each has a default in terms of the other.
+
+    def pushforward(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
+        """(ys, dys): f and its derivative in the direction dxs. Forward mode.
+
+        Without forward mode: the pullback is linear in its cotangent, and the
+        pullback of that linear map is the pushforward. Two sweeps, whatever
+        the number of outputs.
+        """
+        out = self.pullback(f, xs, has_aux)
+        ys, pull = out[0], out[1]
+        zeros = tuple(xp.zeros_like(y) for y in ys)
+        used = [i for i, dx in enumerate(dxs) if dx is not None]
+        _, push = self.pullback(lambda *cotangents: tuple(pull(cotangents)[i] for i in used), zeros)
+        return (ys, push(tuple(dxs[i] for i in used)), *out[2:])
+
+    def pullback(self, f: Function, xs: Arrays, has_aux: bool = False) -> Any:
+        """(ys, pull): f, and the map of cotangents of ys to cotangents of xs.
+
+        Without reverse mode: one pushforward for each entry of xs, in chunks;
+        the Jacobian is kept and `pull` contracts it.
+        """
+        out, columns = self.columns(f, xs, has_aux)
+
+        def pull(cotangents: Sequence[Array | None]) -> Arrays:
+            grads = []
+            for x, column in zip(xs, columns, strict=True):
+                grad = xp.zeros_like(x)
+                for ct, dy in zip(cotangents, column, strict=True):
+                    if ct is not None:
+                        flat = xp.reshape(dy, (dy.shape[0], math.prod(ct.shape)))
+                        grad = grad + xp.reshape(flat @ xp.reshape(ct, (-1,)), x.shape)
+                grads.append(grad)
+            return tuple(grads)
+
+        return (out[0], pull, *out[1:])
+
+    # Many directions at once.
+
+    def pushforwards(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
+        """As pushforward, for k directions: dxs and dys have a leading axis k."""
+        k = next(dx.shape[0] for dx in dxs if dx is not None)
+        outs = [
+            self.pushforward(f, xs, tuple(None if dx is None else dx[i] for dx in dxs), has_aux) for i in range(k)
+        ]
+        dys = tuple(xp.stack(dy) for dy in zip(*(out[1] for out in outs), strict=True))
+        return (outs[0][0], dys, *outs[0][2:])
+
+    def pullbacks(self, pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:
+        """As pull, for k cotangents: arguments and results have a leading axis k."""
+        k = next(ct.shape[0] for ct in cotangents if ct is not None)
+        rows = [pull(tuple(None if ct is None else ct[i] for ct in cotangents)) for i in range(k)]
+        return tuple(xp.stack(row) for row in zip(*rows, strict=True))
+
+    def columns(self, f: Function, xs: Arrays, has_aux: bool = False) -> tuple[Any, list[Arrays]]:
+        """((ys,) or (ys, aux), the Jacobian by columns): for each x its (x.size, *y.shape)."""
+        out, columns = None, []
+        for i, x in enumerate(xs):
+            parts = []
+            for start, stop in chunks(x, xs):
+                dxs = tuple(basis(self, x, start, stop) if j == i else None for j in range(len(xs)))
+                result = self.pushforwards(f, xs, dxs, has_aux)
+                out = out or (result[0], *result[2:])
+                parts.append(result[1])
+            columns.append(parts)
+        if out is None:  # every x is empty: nothing was pushed
+            result = f(*xs)
+            out = result if has_aux else (result,)
+        ys = out[0]
+        empty = tuple(xp.reshape(xp.zeros_like(y)[None][:0], (0, *y.shape)) for y in ys)
+        joined = [
+            tuple(xp.concat(dy) if len(dy) > 1 else dy[0] for dy in zip(*parts, strict=True)) if parts else empty
+            for parts in columns
+        ]
+        return out, joined
+
+    # What a framework may do better than the default.
+
+    def namespace_of(self, array_type: type) -> Any:
+        """The namespace for arrays of this type, if the framework has several."""
+        return self.namespace
+
+    def batch(self, f: Function) -> Function:
+        """f over a leading axis of every argument (vmap); a loop where there is none."""
+
+        def batched(*xs: Array) -> Arrays:
+            rows = [f(*row) for row in zip(*xs, strict=True)]
+            return tuple(xp.stack(ys) for ys in zip(*rows, strict=True))
+
+        return batched
+
+    def compile(self, f: Function) -> Function:
+        """f, made faster for repeated calls with the same shapes."""
+        return f
+
+    def stop_gradient(self, array: Array) -> Array:
+        """The same values; a constant to every derivative around it."""
+        raise UnsupportedError(f"{self.name} has no stop_gradient")
+
+    def output_shapes(self, f: Function, xs: Arrays) -> list[tuple[int, ...]] | None:
+        """Shapes of f(*xs) where the framework tells them without running f."""
+        return None
+
+    def scope(self) -> Any:
+        """A token of the transformation around this call; equal inside the same one."""
+        return None
+
+    def concrete(self, array: Array) -> bool:
+        """Whether the values of this array can be looked at."""
+        return True
+
+    def device(self, array: Array) -> Any:
+        """Where the array lies, or None if it does not matter."""
+        return None
+
+    # In and out.
+
+    def dtype(self, name: str) -> Any:
+        """The framework's dtype of this name, such as "float64"."""
+        try:
+            return getattr(self.namespace, name)
+        except AttributeError:
+            raise PrecisionError(f"{self.name} has no dtype {name!r}; write 'float32' or 'float64'") from None
+
+    def default_dtype(self) -> str:
+        """Name of the floating type of arrays that were made without one."""
+        return "float64"
+
+    def asarray(self, values: Any, dtype: str | None = None, device: Any = None) -> Array:
+        """An array of the framework from an ndarray, a number, or by DLPack."""
+        return self.namespace.asarray(values, dtype=self.dtype(dtype) if dtype else None)
+
+    def constant(self, values: Any) -> Array:
+        """An ndarray that met arrays of this framework in one function of `xp`."""
+        return self.asarray(values)
+
+    def to_host(self, array: Array) -> Any:
+        """The ndarray of an untraced array; DetachError where a derivative would be lost."""
+        raise UnsupportedError(f"{self.name} cannot give out ndarrays")
+
+
+def basis(backend: Backend, x: Array, start: int, stop: int) -> Array:
+    """Unit tangents number start to stop of x, shape (stop - start, *x.shape)."""
+    device = backend.device(x)
+    options = {} if device is None else {"device": device}
+    flat = backend.namespace.eye(stop - start, math.prod(x.shape), k=start, dtype=x.dtype, **options)
+    return backend.namespace.reshape(flat, (stop - start, *x.shape))
+
+
+# Directions per sweep. More save calls, fewer stay in the cache; between 64 and
+# 512 the time of the documented examples on NumPy differs by less than 20 %.
+MOST_DIRECTIONS = 256
+MOST_ENTRIES = 2**21
+
+
+def chunks(x: Array, beside: Sequence[Array]) -> Iterator[tuple[int, int]]:
+    """(start, stop) over the entries of x, few enough at a time to fit in memory."""
+    n = math.prod(x.shape)
+    entries = max(math.prod(y.shape) for y in beside)
+    step = max(1, min(n, MOST_DIRECTIONS, MOST_ENTRIES // max(1, entries)))
+    for start in range(0, n, step):
+        yield start, min(start + step, n)

@@ -1,0 +1,177 @@
+"""PyTorch: its tape outside of torch.func, and torch.func inside of it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import array_api_compat.torch as namespace
+import numpy as np
+import torch
+from torch.autograd import forward_ad
+from torch.autograd.graph import get_gradient_edge
+from torch.func import jvp, vjp, vmap
+
+from polyad.arrays import dtype_name
+from polyad.backends.base import Array, Arrays, Backend, Function, Pull
+from polyad.errors import DetachError
+
+__all__ = ["Torch"]
+
+
+class Torch(Backend):
+    """Results carry a graph where an outer backward() or grad could ask for one, else none."""
+
+    name = "torch"
+
+    @property
+    def namespace(self) -> Any:
+        return namespace
+
+    def owns(self, array: Any) -> bool:
+        return isinstance(array, torch.Tensor)
+
+    def pullback(self, f: Function, xs: Arrays, has_aux: bool = False) -> Any:
+        if _inside_functorch():
+            ys, pull, *aux = vjp(f, *xs, has_aux=has_aux)
+            return (ys, lambda cotangents: pull(_zeros_for_none(cotangents, ys)), *aux)
+        return _tape(f, xs, has_aux)
+
+    def pushforward(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
+        moving, rest = _moving(f, xs, dxs)
+        return jvp(moving, rest[0], rest[1], has_aux=has_aux)
+
+    def pushforwards(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
+        moving, (points, directions) = _moving(f, xs, dxs)
+        out = vmap(
+            lambda *some: jvp(moving, points, some, has_aux=has_aux), out_dims=(None, 0, None)[: 2 + has_aux]
+        )(*directions)
+        return out
+
+    def pullbacks(self, pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:
+        given = [i for i, ct in enumerate(cotangents) if ct is not None]
+        # A loop keeps the kernels large; batching pays where calls cost more than they do.
+        if _inside_functorch() or sum(cotangents[i].numel() for i in given) > SMALL:
+            return super().pullbacks(pull, cotangents)
+
+        def one(*some: Array) -> Arrays:
+            return pull([some[given.index(i)] if i in given else None for i in range(len(cotangents))])
+
+        return vmap(one)(*(cotangents[i] for i in given))
+
+    def batch(self, f: Function) -> Function:
+        return vmap(f)
+
+    def stop_gradient(self, array: Array) -> Array:
+        return array.detach()
+
+    def scope(self) -> Any:
+        return torch._C._functorch.get_dynamic_layer_stack_depth()
+
+    def concrete(self, array: Array) -> bool:
+        return not torch._C._functorch.is_batchedtensor(array)
+
+    def device(self, array: Array) -> Any:
+        return array.device
+
+    def default_dtype(self) -> str:
+        return dtype_name(torch.get_default_dtype())
+
+    def asarray(self, values: Any, dtype: str | None = None, device: Any = None) -> Array:
+        wanted = self.dtype(dtype) if dtype else None
+        if isinstance(values, torch.Tensor):
+            return values.to(device=device, dtype=wanted)
+        if isinstance(values, np.ndarray | np.generic):
+            values = np.asarray(values)
+            values = values if values.flags.writeable and min(values.strides, default=0) >= 0 else values.copy()
+            return torch.from_numpy(values).to(device=device, dtype=wanted)
+        return torch.tensor(values, dtype=wanted, device=device)
+
+    def to_host(self, array: Array) -> Any:
+        if torch._C._functorch.is_functorch_wrapped_tensor(array) or (
+            torch.is_grad_enabled() and array.requires_grad
+        ):
+            raise DetachError(
+                "convert: this tensor requires a gradient; as an array of another framework it would lose it. "
+                "Convert x.detach(), or under torch.no_grad(), if its values are all you want"
+            )
+        return array.detach().cpu().numpy()
+
+
+# Entries of all rows together below which batched rows are faster than a loop,
+# tanh MLPs of width 8 to 64 on one CPU thread, torch 2.13, 2026-11.
+SMALL = 4096
+
+
+def _inside_functorch() -> bool:
+    return torch._C._functorch.maybe_current_level() is not None
+
+
+def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
+    """f recorded on aliases of xs, so that other uses of xs, also inside f, do not count."""
+    aliases = tuple(x.view_as(x) for x in xs)
+    for alias in aliases:
+        if not alias.requires_grad:
+            alias.requires_grad_()
+            alias.polyad_alias = True
+    recording = torch.is_grad_enabled()
+    with torch.enable_grad():
+        out = f(*aliases)
+    ys, aux = out if has_aux else (out, ())
+    outer = recording and (any(x.requires_grad for x in xs) or _reaches_outside((*ys, *aux), aliases))
+    recorded = [i for i, y in enumerate(ys) if y.requires_grad]
+
+    def pull(cotangents: Sequence[Array | None]) -> Arrays:
+        used = [i for i in recorded if cotangents[i] is not None]
+        if not used:
+            return tuple(torch.zeros_like(x) for x in xs)
+        create_graph = outer or any(cotangents[i].requires_grad for i in used)
+        return torch.autograd.grad(
+            [ys[i] for i in used],
+            aliases,
+            [cotangents[i] for i in used],
+            retain_graph=True,  # the pullback may be called again
+            create_graph=create_graph and torch.is_grad_enabled(),
+            allow_unused=True,
+            materialize_grads=True,
+        )
+
+    values = tuple(y if outer else _release(y) for y in ys)
+    rest = (tuple(a if outer else _release(a) for a in aux),) if has_aux else ()
+    return (values, pull, *rest)
+
+
+def _release(y: Array) -> Array:
+    """y without its graph; detach() alone would also drop a tangent of forward mode."""
+    if forward_ad._current_level < 0:
+        return y.detach()
+    primal, tangent = forward_ad.unpack_dual(y)
+    return primal.detach() if tangent is None else forward_ad.make_dual(primal.detach(), tangent.detach())
+
+
+def _reaches_outside(outputs: Sequence[Array], aliases: Sequence[Array]) -> bool:
+    """Whether a tensor that requires a gradient, other than aliases, went into the outputs."""
+    seen = {get_gradient_edge(alias).node for alias in aliases}
+    stack = [get_gradient_edge(y).node for y in outputs if y.requires_grad]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if not node.next_functions and not hasattr(node.variable, "polyad_alias"):
+            return True
+        stack.extend(parent for parent, _ in node.next_functions if parent is not None)
+    return False
+
+
+def _zeros_for_none(tangents: Sequence[Array | None], like: Arrays) -> Arrays:
+    return tuple(torch.zeros_like(x) if t is None else t for t, x in zip(tangents, like, strict=True))
+
+
+def _moving(f: Function, xs: Arrays, dxs: Sequence[Array | None]) -> tuple[Function, tuple[Arrays, Arrays]]:
+    """f of the arguments that have a tangent, these arguments, and the tangents."""
+    moving = [i for i, dx in enumerate(dxs) if dx is not None] or list(range(len(xs)))
+    tangents = tuple(torch.zeros_like(xs[i]) if dxs[i] is None else dxs[i] for i in moving)
+
+    def moved(*some: Array) -> Any:
+        return f(*(some[moving.index(i)] if i in moving else x for i, x in enumerate(xs)))
+
+    return moved, (tuple(xs[i] for i in moving), tangents)

@@ -1,0 +1,54 @@
+"""Which arrays a callable carries along: what it declares, and what it closes over."""
+
+import functools
+import inspect
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from polyad import trees
+from polyad.backends import is_array
+
+__all__ = ["captured_arrays", "declared_arrays"]
+
+_DEPTH = 4  # closures inside closures; deeper ones are still right, only not asked for their backend
+
+
+def declared_arrays(f: Any) -> list[Any]:
+    """The arrays of a StatefulLayer or of a composition with one."""
+    declare = getattr(type(f), "declared_arrays", None)
+    return list(declare(f)) if declare else []
+
+
+def captured_arrays(f: Callable[..., Any]) -> list[Any]:
+    """Arrays in closures, defaults, partials and bound objects. Looks at no source."""
+    return [x for x in _reachable(f, _DEPTH) if is_array(x)]
+
+
+def _reachable(x: Any, depth: int) -> Iterator[Any]:
+    if depth < 0:
+        return
+    if is_array(x):
+        yield x
+    elif hasattr(type(x), "declared_arrays"):
+        yield from declared_arrays(x)
+    elif isinstance(x, functools.partial):
+        for part in (x.func, *x.args, *x.keywords.values()):
+            yield from _reachable(part, depth - 1)
+    elif inspect.ismethod(x):
+        yield from _reachable(x.__func__, depth - 1)
+        yield from _reachable(getattr(x.__self__, "__dict__", None), depth - 1)
+    elif inspect.isfunction(x):
+        for part in itertools.chain(_cells(x), x.__defaults__ or ()):
+            yield from _reachable(part, depth - 1)
+    elif isinstance(x, dict | list | tuple):
+        for leaf in trees.leaves(x):
+            yield from _reachable(leaf, depth - 1)
+
+
+def _cells(f: Any) -> Iterator[Any]:
+    for cell in f.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # a variable that is not assigned yet
+            continue

@@ -1,0 +1,237 @@
+"""Functions of the standard written in other functions of the standard.
+
+For namespaces that have no rule of their own for them: jets and autograd. Each
+is differentiable to any order wherever the function is, zeros and ties
+included; that is why prod() multiplies and never divides.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from polyad.arrays import stop_gradient, xp
+from polyad.errors import UnsupportedError
+
+__all__ = ["COMPOSITIONS", "MATRIX_COMPOSITIONS"]
+
+
+# Moving entries: by indexing and reshaping.
+
+
+def unstack(x: Any, /, *, axis: int = 0) -> Any:
+    moved = xp.moveaxis(x, axis, 0)
+    return tuple(moved[i] for i in range(moved.shape[0]))
+
+
+def broadcast_arrays(*arrays: Any) -> Any:
+    shape = np.broadcast_shapes(*(tuple(a.shape) for a in arrays))
+    return [xp.broadcast_to(a, shape) for a in arrays]
+
+
+def meshgrid(*arrays: Any, indexing: str = "xy") -> Any:
+    n = len(arrays)
+    places = list(range(n))
+    if indexing == "xy" and n > 1:
+        places[:2] = [1, 0]
+    grid = [
+        xp.reshape(a, tuple(-1 if i == place else 1 for i in range(n)))
+        for a, place in zip(arrays, places, strict=True)
+    ]
+    return broadcast_arrays(*grid)
+
+
+def flip(x: Any, /, *, axis: Any = None) -> Any:
+    index = [slice(None)] * x.ndim
+    for a in _axes(x, axis):
+        index[a] = slice(None, None, -1)
+    return x[tuple(index)]
+
+
+def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
+    if axis is None:
+        x, axis = xp.reshape(x, (-1,)), 0
+    return x[(slice(None),) * (axis % x.ndim) + (np.asarray(indices),)]
+
+
+def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Any:
+    shape = [1 if i == axis % x.ndim else n for i, n in enumerate(x.shape)]
+    grid = list(np.ogrid[tuple(slice(n) for n in shape)])
+    grid[axis] = np.asarray(indices)
+    return x[tuple(grid)]
+
+
+def roll(x: Any, /, shift: Any, *, axis: Any = None) -> Any:
+    if axis is None:
+        return xp.reshape(roll(xp.reshape(x, (-1,)), shift, axis=0), x.shape)
+    shifts, axes = (shift, axis) if isinstance(axis, tuple) else ((shift,), (axis,))
+    for s, a in zip(shifts, axes, strict=True):
+        x = take(x, np.roll(np.arange(x.shape[a]), s), axis=a)
+    return x
+
+
+def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Any:
+    if axis is None:
+        x, axis = xp.reshape(x, (-1,)), 0
+    return take(x, np.repeat(np.arange(x.shape[axis]), np.asarray(repeats)), axis=axis)
+
+
+def tile(x: Any, repetitions: Any, /) -> Any:
+    reps = (repetitions,) if isinstance(repetitions, int) else tuple(repetitions)
+    n = max(len(reps), x.ndim)
+    reps = (1,) * (n - len(reps)) + reps
+    x = xp.reshape(x, (1,) * (n - x.ndim) + tuple(x.shape))
+    for axis, r in enumerate(reps):
+        if r != 1:
+            x = take(x, np.tile(np.arange(x.shape[axis]), r), axis=axis)
+    return x
+
+
+def diff(x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None) -> Any:
+    parts = [z for z in (prepend, x, append) if z is not None]
+    x = xp.concat(parts, axis=axis) if len(parts) > 1 else x
+    for _ in range(n):
+        later, earlier = [slice(None)] * x.ndim, [slice(None)] * x.ndim
+        later[axis], earlier[axis] = slice(1, None), slice(None, -1)
+        x = x[tuple(later)] - x[tuple(earlier)]
+    return x
+
+
+def diagonal(x: Any, /, *, offset: int = 0) -> Any:
+    first = (max(0, -offset), max(0, offset))
+    i = np.arange(max(0, min(x.shape[-2] - first[0], x.shape[-1] - first[1])))
+    return x[..., i + first[0], i + first[1]]
+
+
+def sort(x: Any, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Any:
+    y = take_along_axis(x, np.argsort(stop_gradient(x), axis=axis, kind="stable"), axis=axis)
+    return flip(y, axis=axis) if descending else y
+
+
+# Products.
+
+
+def vecdot(a: Any, b: Any, /, *, axis: int = -1) -> Any:
+    return xp.sum(a * b, axis=axis)
+
+
+def outer(a: Any, b: Any, /) -> Any:
+    return xp.reshape(a, (-1, 1)) * xp.reshape(b, (1, -1))
+
+
+def cross(a: Any, b: Any, /, *, axis: int = -1) -> Any:
+    if a.shape[axis] != 3 or b.shape[axis] != 3:
+        raise UnsupportedError(f"cross needs vectors of 3 entries; these have {a.shape[axis]} and {b.shape[axis]}")
+    a, b = (xp.moveaxis(z, axis, 0) for z in (a, b))
+    return xp.stack([a[i - 2] * b[i - 1] - a[i - 1] * b[i - 2] for i in range(3)], axis=axis)
+
+
+def kron(a: Any, b: Any, /) -> Any:
+    n = max(a.ndim, b.ndim)
+    a, b = (xp.reshape(z, (1,) * (n - z.ndim) + tuple(z.shape)) for z in (a, b))
+    left = xp.reshape(a, tuple(s for size in a.shape for s in (size, 1)))
+    right = xp.reshape(b, tuple(s for size in b.shape for s in (1, size)))
+    return xp.reshape(left * right, tuple(i * j for i, j in zip(a.shape, b.shape, strict=True)))
+
+
+def matrix_power(x: Any, n: int, /) -> Any:
+    if n < 0:
+        return matrix_power(xp.linalg.inv(x), -n)
+    y = xp.broadcast_to(np.eye(x.shape[-1], dtype=x.dtype), tuple(x.shape))
+    for _ in range(n):
+        y = y @ x
+    return y
+
+
+# Reductions.
+
+
+def _axes(x: Any, axis: Any) -> tuple[int, ...]:
+    axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    return tuple(a % x.ndim for a in axes)
+
+
+def prod(x: Any, /, *, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
+    x = x if dtype is None else xp.astype(x, dtype)
+    axes = _axes(x, axis)
+    kept = tuple(a for a in range(x.ndim) if a not in axes)
+    rows = tuple(x.shape[a] for a in kept)
+    flat = xp.reshape(xp.permute_dims(x, (*kept, *axes)), (*rows, math.prod(x.shape[a] for a in axes)))
+    while flat.shape[-1] > 1:  # pairwise: a product of n entries in log2(n) steps
+        n = flat.shape[-1]
+        pairs = flat[..., : n // 2] * flat[..., n // 2 : n // 2 * 2]
+        flat = xp.concat([pairs, flat[..., n - 1 :]], axis=-1) if n % 2 else pairs
+    shape = tuple(1 if a in axes else n for a, n in enumerate(x.shape)) if keepdims else rows
+    return xp.reshape(flat, shape) if flat.shape[-1] else np.ones(shape, x.dtype)
+
+
+def cumulative_prod(
+    x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
+) -> Any:
+    axis = only_axis(x, axis)
+    products: list[Any] = []
+    for row in unstack(x if dtype is None else xp.astype(x, dtype), axis=axis):
+        products.append(products[-1] * row if products else row)
+    y = xp.stack(products, axis=axis) if products else x
+    return with_initial(y, axis, 1.0) if include_initial else y
+
+
+def only_axis(x: Any, axis: int | None) -> int:
+    """The axis of a cumulative function."""
+    if axis is None and x.ndim != 1:
+        raise ValueError("a cumulative function of several axes needs axis=")
+    return 0 if axis is None else axis
+
+
+def with_initial(y: Any, axis: int, value: float) -> Any:
+    """y with one more entry in front, along an axis."""
+    shape = list(y.shape)
+    shape[axis] = 1
+    return xp.concat([np.full(shape, value, y.dtype), y], axis=axis)
+
+
+def var(x: Any, /, *, axis: Any = None, correction: float = 0.0, keepdims: bool = False) -> Any:
+    centred = x - xp.mean(x, axis=axis, keepdims=True)
+    squares = xp.sum(centred * centred, axis=axis, keepdims=keepdims)
+    return squares / (math.prod(x.shape[a] for a in _axes(x, axis)) - correction)
+
+
+def std(x: Any, /, *, axis: Any = None, correction: float = 0.0, keepdims: bool = False) -> Any:
+    return xp.sqrt(var(x, axis=axis, correction=correction, keepdims=keepdims))
+
+
+def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:
+    if ord == 2:
+        return xp.sqrt(xp.sum(x * x, axis=axis, keepdims=keepdims))
+    if ord == 0:
+        return xp.sum(xp.astype(x != 0, x.dtype), axis=axis, keepdims=keepdims)
+    if abs(ord) == math.inf:
+        return (xp.max if ord > 0 else xp.min)(xp.abs(x), axis=axis, keepdims=keepdims)
+    return xp.sum(xp.abs(x) ** ord, axis=axis, keepdims=keepdims) ** (1 / ord)
+
+
+def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
+    if ord == "fro":
+        return vector_norm(x, axis=(-2, -1), keepdims=keepdims)
+    if ord not in (1, -1, math.inf, -math.inf):
+        raise UnsupportedError(f"the matrix norm ord={ord!r} has no derivative rule here; use 'fro', 1 or inf")
+    inner, last = (-2, -1) if abs(ord) == 1 else (-1, -2)
+    sums = xp.sum(xp.abs(x), axis=inner, keepdims=True)
+    y = (xp.max if ord > 0 else xp.min)(sums, axis=last, keepdims=True)
+    return y if keepdims else y[..., 0, 0]
+
+
+def trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Any:
+    return xp.sum(diagonal(x, offset=offset), axis=-1)
+
+
+COMPOSITIONS = {
+    f.__name__: f
+    for f in (
+        *(broadcast_arrays, cumulative_prod, diff, flip, kron, meshgrid, outer, prod, repeat, roll, sort, std),
+        *(take, take_along_axis, tile, unstack, var, vecdot),
+    )
+}
+MATRIX_COMPOSITIONS = {
+    f.__name__: f for f in (cross, diagonal, matrix_norm, matrix_power, outer, trace, vecdot, vector_norm)
+}

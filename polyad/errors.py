@@ -1,0 +1,105 @@
+"""Everything polyad raises on purpose.
+
+PolyadError
+├── ArgumentError (ValueError)         a call that cannot mean anything
+│   ├── NotScalarError                 gradient of something that is not one number
+│   ├── ModeError                      an unknown mode
+│   └── ParameterError                 parameters or states that do not fit the model
+├── LeafError (TypeError)              a leaf that cannot be differentiated
+│   ├── DTypeError                     integer, boolean or complex; float32 with float64
+│   └── MixedArraysError               two frameworks or two devices in one call
+├── RowsMixError (ValueError)          rows of a batch that depend on each other
+├── BackendError                       the backend itself
+│   ├── UnknownBackendError (ValueError)
+│   ├── BackendNotInstalledError (ImportError)
+│   ├── PrecisionError (ValueError)    a precision that the backend has switched off
+│   └── UnsupportedError (NotImplementedError)   a function or pass it does not have
+├── DetachError (TypeError)            a derivative would be dropped in silence
+└── GradientCheckError (AssertionError)
+
+Each message says what came, why it cannot be, and what to type instead. The
+second base is the exception that a Python or framework user would expect.
+"""
+
+__all__ = [
+    "ArgumentError",
+    "BackendError",
+    "BackendNotInstalledError",
+    "DTypeError",
+    "DetachError",
+    "GradientCheckError",
+    "LeafError",
+    "MixedArraysError",
+    "ModeError",
+    "NotScalarError",
+    "ParameterError",
+    "PolyadError",
+    "PrecisionError",
+    "RowsMixError",
+    "UnknownBackendError",
+    "UnsupportedError",
+]
+
+
+class PolyadError(Exception):
+    """The root: `except PolyadError` catches all of them and nothing else."""
+
+
+class ArgumentError(PolyadError, ValueError):
+    """A call that cannot mean anything."""
+
+
+class NotScalarError(ArgumentError):
+    """The gradient of something that is not one number."""
+
+
+class ModeError(ArgumentError):
+    """A mode that does not exist."""
+
+
+class ParameterError(ArgumentError):
+    """Parameters or a state that do not fit the model."""
+
+
+class LeafError(PolyadError, TypeError):
+    """A leaf that cannot be differentiated."""
+
+
+class DTypeError(LeafError):
+    """A leaf whose number type has no derivative, or two that do not go together."""
+
+
+class MixedArraysError(LeafError):
+    """Arrays of two frameworks, or on two devices, in one call."""
+
+
+class RowsMixError(PolyadError, ValueError):
+    """Rows of a batch that were said to be independent and are not."""
+
+
+class BackendError(PolyadError):
+    """Something about the backend itself."""
+
+
+class UnknownBackendError(BackendError, ValueError):
+    """No backend has this name."""
+
+
+class BackendNotInstalledError(BackendError, ImportError):
+    """The framework of this backend is not installed here."""
+
+
+class PrecisionError(BackendError, ValueError):
+    """A precision that this backend has switched off."""
+
+
+class UnsupportedError(BackendError, NotImplementedError):
+    """A function or a pass that this backend does not have."""
+
+
+class DetachError(PolyadError, TypeError):
+    """A derivative would have been dropped in silence."""
+
+
+class GradientCheckError(PolyadError, AssertionError):
+    """A gradient that finite differences do not confirm."""

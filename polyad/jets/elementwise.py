@@ -1,0 +1,171 @@
+"""Functions of numbers: one line each, the partial derivatives.
+
+A partial sees the arguments and the value y, and is written so that it stays
+finite wherever the function has a derivative. Sources: any table of
+derivatives; at kinks the conventions of JAX (ties share the derivative evenly,
+the sign of zero is zero).
+"""
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from polyad.arrays import number_kind, xp
+from polyad.jets.jet import make
+from polyad.jets.rule import Rule, apply, call, constant, lift, ndim, primal, register, tangent
+
+Partial = Callable[..., Any]
+
+__all__ = ["PARTIALS"]
+
+
+def _share(a: Any, b: Any, y: Any) -> Any:
+    """1 where a is the chosen one of two, 1/2 where they are equal."""
+    one = xp.where(a == y, 1.0, 0.0)
+    return xp.astype(xp.where(b == y, 0.5 * one, one), y.dtype)
+
+
+def _pow_base(a: Any, b: Any, y: Any) -> Any:
+    if isinstance(b, int | float):
+        return 0.0 * a if b == 0 else b * a ** (b - 1) if b != 2 else 2 * a
+    return b * a ** xp.where(b == 0, xp.ones_like(b), b - 1)
+
+
+def _pow_exponent(a: Any, b: Any, y: Any) -> Any:
+    if isinstance(a, int | float):
+        return y * (math.log(a) if a > 0 else 0.0 if a == 0 else math.nan)
+    return y * xp.log(xp.where(a == 0, xp.ones_like(a), a))
+
+
+def _sinc(x: Any, y: Any) -> Any:
+    small = abs(x) < 1e-4  # below, the series is exact to double precision
+    z = math.pi * xp.where(small, xp.ones_like(x), x)
+    return xp.where(small, -(math.pi**2) * x / 3 * (1 - 0.1 * (math.pi * x) ** 2), math.pi * (z * xp.cos(z) - xp.sin(z)) / z**2)
+
+
+def _tanh(x: Any, y: Any) -> Any:
+    return 1 - y * y
+
+
+PARTIALS: dict[str, tuple[Partial | None, ...]] = {
+    "abs": (lambda x, y: xp.sign(x),),
+    "acos": (lambda x, y: -1 / xp.sqrt((1 - x) * (1 + x)),),
+    "acosh": (lambda x, y: 1 / (xp.sqrt(x - 1) * xp.sqrt(x + 1)),),
+    "add": (lambda a, b, y: 1.0, lambda a, b, y: 1.0),
+    "asin": (lambda x, y: 1 / xp.sqrt((1 - x) * (1 + x)),),
+    "asinh": (lambda x, y: 1 / xp.hypot(x, xp.ones_like(x)),),
+    "atan": (lambda x, y: 1 / (1 + x * x),),
+    "atan2": (lambda a, b, y: b / (a * a + b * b), lambda a, b, y: -a / (a * a + b * b)),
+    "atanh": (lambda x, y: 1 / ((1 - x) * (1 + x)),),
+    "cbrt": (lambda x, y: 1 / (3 * y * y),),
+    "copysign": (lambda a, b, y: xp.sign(a) * xp.copysign(xp.ones_like(y), y), None),
+    "cos": (lambda x, y: -xp.sin(x),),
+    "cosh": (lambda x, y: xp.sinh(x),),
+    "divide": (lambda a, b, y: 1 / b, lambda a, b, y: -y / b),
+    "exp": (lambda x, y: y,),
+    "exp2": (lambda x, y: y * math.log(2),),
+    "expm1": (lambda x, y: y + 1,),
+    "fmax": (_share, lambda a, b, y: _share(b, a, y)),
+    "fmin": (_share, lambda a, b, y: _share(b, a, y)),
+    "hypot": (lambda a, b, y: a / y, lambda a, b, y: b / y),
+    "log": (lambda x, y: 1 / x,),
+    "log10": (lambda x, y: 1 / (x * math.log(10)),),
+    "log1p": (lambda x, y: 1 / (1 + x),),
+    "log2": (lambda x, y: 1 / (x * math.log(2)),),
+    "logaddexp": (lambda a, b, y: xp.exp(a - y), lambda a, b, y: xp.exp(b - y)),
+    "maximum": (_share, lambda a, b, y: _share(b, a, y)),
+    "minimum": (_share, lambda a, b, y: _share(b, a, y)),
+    "multiply": (lambda a, b, y: b, lambda a, b, y: a),
+    "negative": (lambda x, y: -1.0,),
+    "pow": (_pow_base, _pow_exponent),
+    "reciprocal": (lambda x, y: -y * y,),
+    "remainder": (lambda a, b, y: 1.0, lambda a, b, y: -xp.floor(a / b)),
+    "sin": (lambda x, y: xp.cos(x),),
+    "sinc": (_sinc,),
+    "sinh": (lambda x, y: xp.cosh(x),),
+    "sqrt": (lambda x, y: 0.5 / y,),
+    "square": (lambda x, y: 2 * x,),
+    "subtract": (lambda a, b, y: 1.0, lambda a, b, y: -1.0),
+    "tan": (lambda x, y: 1 + y * y,),
+    "tanh": (_tanh,),
+}
+
+_OPERATORS: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
+    "divide": operator.truediv,
+    "pow": operator.pow,
+    "remainder": operator.mod,
+    "negative": operator.neg,
+    "abs": abs,
+}
+
+
+def _elementwise(name: str, partials: tuple[Partial | None, ...]) -> Rule:
+    compute = _OPERATORS.get(name) or (lambda *args: call(name, *args))
+
+    def rule(level: int, *args: Any) -> Any:
+        primals = [primal(level, arg) for arg in args]
+        y = compute(*primals)
+        total = None
+        for arg, partial in zip(args, partials, strict=True):
+            t = tangent(level, arg)
+            if t is not None and partial is not None:
+                factor = partial(*primals, y)
+                term = lift(t, ndim(y))
+                term = term if factor is None or _is_one(factor) else term * factor
+                total = term if total is None else total + term
+        return make(level, y, total)
+
+    return rule
+
+
+def _is_one(factor: Any) -> bool:
+    return isinstance(factor, float) and factor == 1.0
+
+
+for _name, _partials in PARTIALS.items():
+    register(_name)(_elementwise(_name, _partials))
+
+
+@register("positive", "conj", "real")
+def _same(level: int, x: Any) -> Any:
+    return x
+
+
+@register("where")
+def _where(level: int, condition: Any, a: Any, b: Any) -> Any:
+    condition = primal(level, condition)
+    y = xp.where(condition, primal(level, a), primal(level, b))
+    ta, tb = (tangent(level, z) for z in (a, b))
+    if ta is None and tb is None:
+        return y
+    # The tangent of the branch not taken may be NaN; where() leaves it out.
+    parts = [0.0 if t is None else lift(t, y.ndim) for t in (ta, tb)]
+    return make(level, y, xp.astype(xp.where(condition, *parts), y.dtype))
+
+
+@register("clip")
+def _clip(level: int, x: Any, min: Any = None, max: Any = None) -> Any:
+    x = x if min is None else apply("maximum", x, _like(min, x))
+    return x if max is None else apply("minimum", x, _like(max, x))
+
+
+def _like(value: Any, x: Any) -> Any:
+    return value if hasattr(value, "shape") else xp.full_like(x, value)
+
+
+@register("astype")
+def _astype(level: int, x: Any, dtype: Any, copy: bool = True) -> Any:
+    y = xp.astype(primal(level, x), dtype)
+    return make(level, y, xp.astype(tangent(level, x), dtype)) if number_kind(y) == "floating" else y
+
+
+constant(
+    *("all", "any", "argmax", "argmin", "argsort", "ceil", "count_nonzero", "equal", "floor", "floor_divide"),
+    *("greater", "greater_equal", "isfinite", "isinf", "isnan", "less", "less_equal", "logical_and", "logical_not"),
+    *("logical_or", "logical_xor", "nonzero", "not_equal", "round", "searchsorted", "sign", "signbit", "trunc"),
+    *("zeros_like", "ones_like", "empty_like", "full_like", "isdtype", "result_type", "can_cast", "finfo", "heaviside"),
+)

@@ -1,0 +1,211 @@
+"""The array object: a value and its derivative in k directions."""
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from polyad.arrays import xp
+from polyad.errors import DetachError, UnsupportedError
+from polyad.jets.rule import apply
+
+__all__ = ["Jet", "make"]
+
+
+class Jet:
+    """An array with a derivative part.
+
+    primal   an array, or a jet of a lower level
+    tangent  shape (k, *primal.shape): the derivative in k directions
+    """
+
+    __slots__ = ("_jet_level", "primal", "tangent")
+    __array_priority__ = 200.0  # above ndarrays (0) and autograd's boxes (100)
+
+    def __init__(self, level: int, primal: Any, tangent: Any) -> None:
+        self._jet_level = level
+        self.primal = primal
+        self.tangent = tangent
+
+    # What every array has.
+
+    shape = property(lambda self: tuple(self.primal.shape))
+    dtype = property(lambda self: self.primal.dtype)
+    ndim = property(lambda self: self.primal.ndim)
+    size = property(lambda self: self.primal.size)
+    device = property(lambda self: getattr(self.primal, "device", "cpu"))
+    T = property(lambda self: apply("permute_dims", self, tuple(reversed(range(self.ndim)))))
+    mT = property(lambda self: apply("matrix_transpose", self))
+    real = property(lambda self: self)
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        from polyad.jets.namespace import namespace  # the namespace is built on top of jets
+
+        return namespace
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        from polyad.jets.numpy_names import call_ufunc
+
+        return call_ufunc(ufunc, method, inputs, kwargs)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        from polyad.jets.numpy_names import call_function
+
+        return call_function(func, args, kwargs)
+
+    def __repr__(self) -> str:
+        return f"Jet(level={self._jet_level}, primal={self.primal!r}, directions={self.tangent.shape[0]})"
+
+    def __len__(self) -> int:
+        return len(self.primal)
+
+    def __iter__(self) -> Any:
+        if not self.ndim:
+            raise TypeError("iteration over an array of no dimensions")
+        return (self[i] for i in range(self.shape[0]))
+
+    def __getitem__(self, index: Any) -> Any:
+        return apply("getitem", self, index)
+
+    __hash__ = None  # type: ignore[assignment]  # as ndarrays: == is elementwise
+
+    # Values may be looked at, but not taken out: the derivative would be lost.
+
+    def __bool__(self) -> bool:
+        return bool(self.primal)
+
+    def __float__(self) -> float:
+        raise DetachError(_detached("float(x)", "math functions and Python floats"))
+
+    def __int__(self) -> int:
+        raise DetachError(_detached("int(x)", "Python integers"))
+
+    def __complex__(self) -> complex:
+        raise DetachError(_detached("complex(x)", "Python numbers"))
+
+    def __index__(self) -> int:
+        raise DetachError(_detached("an index", "indices"))
+
+    def item(self, *args: Any) -> Any:
+        """Raises DetachError: a Python number has no derivative."""
+        raise DetachError(_detached("x.item()", "Python numbers"))
+
+    def tolist(self) -> Any:
+        """Raises DetachError: a list of numbers has no derivative."""
+        raise DetachError(_detached("x.tolist()", "lists of numbers"))
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise DetachError(_detached("np.asarray(x)", "plain ndarrays"))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise UnsupportedError(
+            "x[...] = value writes into an array that is being differentiated. "
+            "Build the array instead: np.where(mask, value, x), np.concatenate or np.stack"
+        )
+
+    # Methods that NumPy code calls.
+
+    def _method(name: str, **defaults: Any) -> Any:  # type: ignore[misc]  # used in this class body only
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return getattr(np, name)(self, *args, **{**defaults, **kwargs})
+
+        method.__name__ = name
+        return method
+
+    all, any = _method("all"), _method("any")
+    argmax, argmin, argsort = _method("argmax"), _method("argmin"), _method("argsort")
+    clip, round = _method("clip"), _method("round")
+    cumsum, cumprod = _method("cumsum"), _method("cumprod")
+    diagonal, trace = _method("diagonal"), _method("trace")
+    dot = _method("dot")
+    max, min, sum, prod = _method("max"), _method("min"), _method("sum"), _method("prod")
+    mean, std, var = _method("mean"), _method("std"), _method("var")
+    repeat, squeeze, swapaxes, take = _method("repeat"), _method("squeeze"), _method("swapaxes"), _method("take")
+    ravel, flatten = _method("ravel"), _method("ravel")
+    conj = _method("conj")
+    del _method
+
+    def reshape(self, *shape: Any, order: str = "C") -> Any:
+        """x.reshape(2, 3) or x.reshape((2, 3))."""
+        return np.reshape(self, shape[0] if len(shape) == 1 else shape, order=order)  # type: ignore[call-overload]
+
+    def transpose(self, *axes: Any) -> Any:
+        """x.transpose(), x.transpose(1, 0) or x.transpose((1, 0))."""
+        return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)  # type: ignore[arg-type]
+
+    def astype(self, dtype: Any, copy: bool = True) -> Any:
+        """Another floating dtype keeps the derivative; an integer one has none."""
+        return apply("astype", self, dtype)
+
+    def copy(self, order: str = "C") -> Any:
+        """The same jet: nothing writes into one."""
+        return self
+
+    # Operators.
+
+    def __neg__(self) -> Any:
+        return apply("negative", self)
+
+    def __pos__(self) -> Any:
+        return self
+
+    def __abs__(self) -> Any:
+        return apply("abs", self)
+
+
+def _detached(what: str, result: str) -> str:
+    return (
+        f"{what} of an array that is being differentiated: {result} carry no derivative, so it would be lost. "
+        f"Use functions of numpy or polyad.xp on the array itself, or polyad.stop_gradient(x) to treat it as constant"
+    )
+
+
+def _binary(name: str) -> tuple[Any, Any]:
+    def forward(self: Any, other: Any) -> Any:
+        return apply(name, self, other) if _is_operand(other) else NotImplemented
+
+    def reflected(self: Any, other: Any) -> Any:
+        return apply(name, other, self) if _is_operand(other) else NotImplemented
+
+    return forward, reflected
+
+
+def _is_operand(x: Any) -> bool:
+    return isinstance(x, int | float | complex | Jet) or hasattr(x, "shape")
+
+
+_OPERATORS = {
+    "add": "add",
+    "sub": "subtract",
+    "mul": "multiply",
+    "truediv": "divide",
+    "floordiv": "floor_divide",
+    "mod": "remainder",
+    "pow": "pow",
+    "matmul": "matmul",
+}
+_COMPARISONS = {
+    "eq": "equal",
+    "ne": "not_equal",
+    "lt": "less",
+    "le": "less_equal",
+    "gt": "greater",
+    "ge": "greater_equal",
+}
+for _operator, _name in _OPERATORS.items():
+    _forward, _reflected = _binary(_name)
+    setattr(Jet, f"__{_operator}__", _forward)
+    setattr(Jet, f"__r{_operator}__", _reflected)
+for _operator, _name in _COMPARISONS.items():
+    setattr(Jet, f"__{_operator}__", _binary(_name)[0])
+assert all(hasattr(operator, name) for name in _OPERATORS)
+
+
+def make(level: int, primal: Any, tangent: Any) -> Any:
+    """A jet whose tangent has the full shape; the primal alone without a tangent."""
+    if tangent is None:
+        return primal
+    shape = (tangent.shape[0], *primal.shape)
+    if tuple(tangent.shape) != shape:
+        tangent = xp.broadcast_to(tangent, shape)
+    return Jet(level, primal, tangent)

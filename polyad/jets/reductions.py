@@ -1,0 +1,72 @@
+"""Many entries to one."""
+
+from typing import Any
+
+from polyad.arrays import xp
+from polyad.compositions import only_axis, with_initial
+from polyad.jets.jet import make
+from polyad.jets.rule import primal, register, tangent
+from polyad.jets.shapes import behind, linear
+
+__all__: list[str] = []
+
+
+def _additive(name: str) -> None:
+    f = getattr(xp, name)
+
+    @register(name)
+    def rule(level: int, x: Any, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
+        if dtype is not None:
+            x = xp.astype(x, dtype)
+        if not x.ndim:
+            return x
+        return linear(
+            level,
+            x,
+            lambda v: f(v, axis=axis, keepdims=keepdims),
+            lambda t: f(t, axis=behind(axis, x.ndim), keepdims=keepdims) if axis != () else t,
+        )
+
+
+_additive("sum")
+_additive("mean")
+
+
+@register("cumulative_sum")
+def _cumulative_sum(
+    level: int, x: Any, axis: int | None = None, dtype: Any = None, include_initial: bool = False
+) -> Any:
+    axis = only_axis(x, axis)
+    y = linear(
+        level,
+        x if dtype is None else xp.astype(x, dtype),
+        lambda v: xp.cumulative_sum(v, axis=axis),
+        lambda t: xp.cumulative_sum(t, axis=behind(axis, x.ndim)),
+    )
+    return with_initial(y, axis, 0.0) if include_initial else y
+
+
+def _extreme(name: str) -> None:
+    f = getattr(xp, name)
+
+    @register(name)
+    def rule(level: int, x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+        v, t = primal(level, x), tangent(level, x)
+        best = f(v, axis=axis, keepdims=True)
+        chosen = xp.astype(v == best, v.dtype)
+        weights = chosen / xp.sum(chosen, axis=axis, keepdims=True)  # ties share evenly
+        dy = xp.sum(t * weights, axis=behind(axis, x.ndim), keepdims=keepdims) if x.ndim else t
+        return make(level, f(v, axis=axis, keepdims=keepdims), dy)
+
+
+_extreme("max")
+_extreme("min")
+
+
+@register("logsumexp")
+def _logsumexp(level: int, x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    shift = xp.max(primal(level, x), axis=axis, keepdims=True)
+    total = xp.log(xp.sum(xp.exp(x - shift), axis=axis, keepdims=True)) + shift
+    return total if keepdims else xp.reshape(total, xp.sum(primal(level, x), axis=axis).shape)
+
+

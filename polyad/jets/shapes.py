@@ -1,0 +1,154 @@
+"""Functions that only move or add entries: linear, so the same for tangents.
+
+A tangent has one axis in front, its k directions. Axes counted from the end
+stay what they are; axes counted from the front move by one.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from polyad.arrays import xp
+from polyad.jets.jet import make
+from polyad.jets.rule import lift, primal, register, tangent
+
+Axis = int | tuple[int, ...] | None
+
+__all__ = ["behind", "linear"]
+
+
+def behind(axis: Axis, n: int) -> Any:
+    """The same axes of an array of n axes, seen from its tangent."""
+    if axis is None:
+        return tuple(range(1, n + 1))
+    if isinstance(axis, tuple | list):
+        return tuple(behind(a, n) for a in axis)
+    return axis if axis < 0 else axis + 1
+
+
+def linear(level: int, x: Any, f: Callable[[Any], Any], df: Callable[[Any], Any]) -> Any:
+    """f of the primal and df, the same map behind the axis of directions, of the tangent."""
+    t = tangent(level, x)
+    return f(x) if t is None else make(level, f(primal(level, x)), df(t))
+
+
+@register("reshape")
+def _reshape(level: int, x: Any, shape: Any, copy: Any = None) -> Any:
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    y = xp.reshape(primal(level, x), shape)
+    t = tangent(level, x)
+    return make(level, y, xp.reshape(t, (t.shape[0], *y.shape)))
+
+
+@register("permute_dims")
+def _permute_dims(level: int, x: Any, axes: Any) -> Any:
+    axes = tuple(a % x.ndim for a in axes)
+    return linear(
+        level, x, lambda v: xp.permute_dims(v, axes), lambda t: xp.permute_dims(t, (0, *(a + 1 for a in axes)))
+    )
+
+
+@register("matrix_transpose", "linalg.matrix_transpose")
+def _matrix_transpose(level: int, x: Any) -> Any:
+    return linear(level, x, xp.matrix_transpose, xp.matrix_transpose)
+
+
+@register("moveaxis")
+def _moveaxis(level: int, x: Any, source: Any, destination: Any) -> Any:
+    n = x.ndim
+    return linear(
+        level,
+        x,
+        lambda v: xp.moveaxis(v, source, destination),
+        lambda t: xp.moveaxis(t, behind(source, n), behind(destination, n)),
+    )
+
+
+@register("squeeze")
+def _squeeze(level: int, x: Any, axis: Any) -> Any:
+    return linear(
+        level, x, lambda v: xp.squeeze(v, axis=axis), lambda t: xp.squeeze(t, axis=behind(axis, x.ndim))
+    )
+
+
+@register("expand_dims")
+def _expand_dims(level: int, x: Any, axis: int = 0) -> Any:
+    return linear(
+        level, x, lambda v: xp.expand_dims(v, axis=axis), lambda t: xp.expand_dims(t, axis=behind(axis, x.ndim + 1))
+    )
+
+
+def _triangle(name: str) -> None:
+    f = getattr(xp, name)
+
+    @register(name)
+    def rule(level: int, x: Any, k: int = 0) -> Any:
+        return linear(level, x, lambda v: f(v, k=k), lambda t: f(t, k=k))
+
+
+_triangle("tril")
+_triangle("triu")
+
+
+@register("broadcast_to")
+def _broadcast_to(level: int, x: Any, shape: Any) -> Any:
+    shape = tuple(shape)
+    return linear(
+        level,
+        x,
+        lambda v: xp.broadcast_to(v, shape),
+        lambda t: xp.broadcast_to(lift(t, len(shape)), (t.shape[0], *shape)),
+    )
+
+
+def _joined(level: int, xs: Any, join: Callable[[Any], Any], join_tangents: Callable[[Any], Any]) -> Any:
+    y = join([primal(level, x) for x in xs])
+    tangents = [tangent(level, x) for x in xs]
+    k = next(t.shape[0] for t in tangents if t is not None)
+    full = [
+        xp.zeros((k, *x.shape), dtype=y.dtype) if t is None else t for x, t in zip(xs, tangents, strict=True)
+    ]
+    return make(level, y, join_tangents(full))
+
+
+@register("concat")
+def _concat(level: int, xs: Any, axis: int | None = 0) -> Any:
+    if axis is None:
+        xs, axis = [xp.reshape(x, (-1,)) for x in xs], 0
+    n = xs[0].ndim
+    return _joined(level, xs, lambda vs: xp.concat(vs, axis=axis), lambda ts: xp.concat(ts, axis=behind(axis, n)))
+
+
+@register("stack")
+def _stack(level: int, xs: Any, axis: int = 0) -> Any:
+    n = xs[0].ndim
+    return _joined(level, xs, lambda vs: xp.stack(vs, axis=axis), lambda ts: xp.stack(ts, axis=behind(axis, n + 1)))
+
+
+@register("getitem")
+def _getitem(level: int, x: Any, index: Any) -> Any:
+    index = _expanded(index if isinstance(index, tuple) else (index,), x.ndim)
+    if not any(_is_advanced(i) for i in index):
+        return linear(level, x, lambda v: v[index], lambda t: t[(slice(None), *index)])
+    # Index arrays may bring their axes to the front; a last axis stays last.
+    return linear(level, x, lambda v: v[index], lambda t: xp.moveaxis(xp.moveaxis(t, 0, -1)[index], -1, 0))
+
+
+def _expanded(index: tuple[Any, ...], n: int) -> tuple[Any, ...]:
+    """The index with its ellipsis written out."""
+    used = sum(_axes_used(i) for i in index)
+    at = next((j for j, i in enumerate(index) if i is Ellipsis), len(index))
+    return (*index[:at], *(slice(None),) * (n - used), *index[at + 1 :])
+
+
+def _axes_used(i: Any) -> int:
+    if i is None or i is Ellipsis or isinstance(i, bool | np.bool_):
+        return 0
+    if hasattr(i, "dtype") and str(i.dtype).endswith("bool"):
+        return int(i.ndim)
+    return 1
+
+
+def _is_advanced(i: Any) -> bool:
+    return isinstance(i, list | bool | np.bool_) or (hasattr(i, "ndim") and hasattr(i, "dtype") and not np.isscalar(i))

@@ -1,0 +1,111 @@
+"""What a layer is: a description, with its parameters and state held outside."""
+
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from polyad.arrays import describe
+from polyad.backends import is_array
+from polyad.errors import ParameterError
+
+Tree = Any
+
+__all__ = ["Layer", "Random", "Test", "Train", "named_parameter"]
+
+
+class Train(NamedTuple):
+    """The mark of training mode in a state: part of its structure, not a value.
+
+    A tuple without fields has no leaves in any pytree library, so that a state
+    passes through jit, scan and vmap and its mode is known there.
+    """
+
+
+class Test(NamedTuple):
+    """The mark of test mode in a state."""
+
+
+class Random:
+    """Random numbers for each place in a model: the same on every machine and backend.
+
+    A counter-based generator keyed by seed and place, so that adding a layer
+    changes no other one. Numbers are drawn as float32 and are therefore equal in
+    float32 and float64.
+    """
+
+    def __init__(self, seed: int, place: str = "") -> None:
+        self.seed, self.place = seed, place
+
+    def at(self, name: str) -> "Random":
+        """The stream of a part."""
+        return Random(self.seed, f"{self.place}/{name}")
+
+    def uniform(self, bound: float, shape: tuple[int, ...]) -> np.ndarray:
+        """Uniform in [-bound, bound), float32."""
+        key = np.random.SeedSequence(self.seed, spawn_key=(zlib.crc32(self.place.encode()),))
+        numbers = np.random.Generator(np.random.Philox(key)).random(shape, dtype=np.float32)
+        return (2 * numbers - 1) * np.float32(bound)
+
+
+class Layer:
+    """(x, params, state) -> (y, state), a pure function.
+
+    Subclasses give `__call__`, and `init` and `parameter_shapes` if they have
+    parameters or a state.
+    """
+
+    def init(self, random: Random) -> tuple[Tree, Tree]:
+        """(params, state) as ndarrays."""
+        return {}, {}
+
+    def parameter_shapes(self) -> Tree:
+        """The tree of params with shapes in place of arrays."""
+        return {}
+
+    def __call__(self, x: Any, params: Tree, state: Tree) -> tuple[Any, Tree]:
+        raise NotImplementedError(f"{type(self).__name__} has no __call__(x, params, state)")
+
+    def check_parameters(self, params: Tree, root: str = "params") -> None:
+        """ParameterError where params are not those of this model; names the leaf."""
+        _check(self.parameter_shapes(), params, root, repr(self))
+
+
+def _check(shapes: Any, params: Any, place: str, model: str) -> None:
+    if isinstance(shapes, dict):
+        if not isinstance(params, dict):
+            raise ParameterError(
+                f"{place} is {type(params).__name__}, but {model} has {_keys(shapes)} there. "
+                f"Make parameters with params, state = polyad.setup(0, model)"
+            )
+        if shapes.keys() != params.keys():
+            raise ParameterError(
+                f"{place} has {_keys(params)}, but {model} needs {_keys(shapes)}. "
+                f"Make parameters with params, state = polyad.setup(0, model)"
+            )
+        for key, inner in shapes.items():
+            _check(inner, params[key], f"{place}[{key!r}]", model)
+    elif not is_array(params):
+        raise ParameterError(f"{place} is {params!r}, but {model} needs an array of shape {shapes} there")
+    elif tuple(params.shape) != shapes:
+        raise ParameterError(f"{place} is a {describe(params)}, but {model} needs shape {shapes} there")
+
+
+def _keys(tree: dict[str, Any]) -> str:
+    return f"the keys {', '.join(map(repr, tree))}" if tree else "no keys"
+
+
+def named_parameter(layer: Layer, params: Tree, name: str) -> Any:
+    """params[name], or a ParameterError that says what is missing."""
+    try:
+        return params[name]
+    except (KeyError, TypeError, IndexError):
+        found = _keys(params) if isinstance(params, dict) else type(params).__name__
+        raise ParameterError(
+            f"{layer!r} needs params[{name!r}] and got {found}. Make parameters with "
+            f"params, state = polyad.setup(0, model)"
+        ) from None
+
+
+Activation = Callable[[Any], Any]

@@ -1,0 +1,291 @@
+"""From what a user writes to what an adapter sees, and back.
+
+A Call flattens the arguments, finds the backend, checks every leaf, and turns
+f into a function of flat tuples of arrays. Errors name a leaf the way a person
+would type it: "params['layer_0']['weight']".
+"""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from polyad import trees
+from polyad.arrays import describe, dtype_name, is_floating, number_kind, single_owner
+from polyad.backends import current, get, is_array, is_host, owner, running
+from polyad.backends.base import Arrays, Backend
+from polyad.captures import captured_arrays, declared_arrays
+from polyad.errors import ArgumentError, DTypeError, LeafError, MixedArraysError
+
+__all__ = ["Call"]
+
+
+class Call:
+    """One use of an operator on f and its arguments.
+
+    xs        the differentiated leaves, arrays of one backend
+    flat      f as a function of xs: a tuple of arrays, and with has_aux a
+              second tuple of those that are not differentiated
+    """
+
+    def __init__(
+        self,
+        operator: str,
+        f: Callable[..., Any],
+        args: tuple[Any, ...],
+        argnums: int | Sequence[int],
+        backend: str | Backend | None,
+        has_aux: bool = False,
+        kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        if not callable(f):
+            raise ArgumentError(f"{operator}: the first argument is {f!r}, not a function. Type {operator}(f, x)")
+        self.operator, self.f, self.args, self.has_aux = operator, f, args, has_aux
+        self.kwargs = kwargs or {}
+        self.single = isinstance(argnums, int)
+        self.argnums = self._positions((argnums,) if isinstance(argnums, int) else tuple(argnums))
+        flattened = [trees.flatten(arg) for arg in args]
+        self.leaves = [leaves for leaves, _ in flattened]
+        self.specs = [spec for _, spec in flattened]
+        self.backend = self._resolve(backend)
+        self._check_devices()
+        self.xs: Arrays = tuple(
+            self._differentiable(leaf, i, j) for i in self.argnums for j, leaf in enumerate(self.leaves[i])
+        )
+        self.constants = {
+            i: trees.unflatten(self.specs[i], [self.adopt(leaf) for leaf in self.leaves[i]])
+            for i in range(len(args))
+            if i not in self.argnums
+        }
+
+    @property
+    def columns(self) -> int:
+        """Number of differentiated entries: the columns of the Jacobian."""
+        return sum(math.prod(x.shape) for x in self.xs)
+
+    # Inside: what the adapter calls.
+
+    def check_outputs(self, ys: Arrays) -> None:
+        """Replaced by operators that do not take any ys."""
+
+    def flat(self, *xs: Any) -> Any:
+        """f on the leaves xs."""
+        with running(self.backend):
+            out = self.f(*self._rebuilt(xs), **self.kwargs)
+            y, aux = self._split(out)
+            leaves, self.out_spec = trees.flatten(y)
+            ys = tuple(self._output(leaf, i) for i, leaf in enumerate(leaves))
+            self.check_outputs(ys)
+            return (ys, self._put_aside(aux)) if self.has_aux else ys
+
+    def evaluate(self) -> Any:
+        """(ys,) or (ys, aux) of f on the arguments themselves."""
+        out = self.flat(*self.xs)
+        return out if self.has_aux else (out,)
+
+    def _rebuilt(self, xs: Sequence[Any]) -> list[Any]:
+        rest = iter(xs)
+        moved = {i: trees.unflatten(self.specs[i], [next(rest) for _ in self.leaves[i]]) for i in self.argnums}
+        return [moved[i] if i in moved else self.constants[i] for i in range(len(self.args))]
+
+    def _split(self, out: Any) -> tuple[Any, Any]:
+        if not self.has_aux:
+            return out, None
+        if not (isinstance(out, tuple) and len(out) == 2):
+            raise ArgumentError(
+                f"{self.operator}: with has_aux=True, f must return a pair (value, aux); it returned {_short(out)}"
+            )
+        return out
+
+    def _output(self, leaf: Any, i: int) -> Any:
+        if isinstance(leaf, float | int) and not isinstance(leaf, bool):
+            return self.backend.asarray(float(leaf), self._dtype())  # a constant function is a function
+        if not is_array(leaf):
+            raise LeafError(
+                f"{self.operator}: f returned {_short(leaf)} of type {type(leaf).__name__}"
+                f"{self._output_place(i)}, which is not an array. Return arrays, and the rest as aux with has_aux=True"
+            )
+        if not is_floating(leaf):
+            raise DTypeError(
+                f"{self.operator}: f returned {self._output_place(i, 'an ')}{describe(leaf)}; "
+                f"{number_kind(leaf)} numbers have no derivative here. Return real floating arrays"
+            )
+        foreign = owner(leaf)
+        if foreign is not None and foreign is not self.backend and foreign.name not in self.backend.wraps:
+            raise MixedArraysError(
+                f"{self.operator}: f returned an array of {foreign.name}, but its arguments are of {self.backend.name}. "
+                f"Pass backend={foreign.name!r}, or convert what f captures: polyad.convert(x, {self.backend.name!r})"
+            )
+        return self.adopt(leaf)
+
+    def _output_place(self, i: int, article: str = "") -> str:
+        name = trees.names(trees.unflatten(self.out_spec, range(self.out_spec.num_leaves)), "")[i]
+        return f"at {name} {article}" if name else article
+
+    def _dtype(self) -> str:
+        return dtype_name(self.xs[0].dtype) if self.xs else self.backend.default_dtype()
+
+    def _put_aside(self, aux: Any) -> Arrays:
+        """The arrays of aux, for the adapter; what is no array waits here."""
+        leaves, self._aux_spec = trees.flatten(aux)
+        self._aux_leaves = [None if is_array(leaf) else leaf for leaf in leaves]
+        self._aux_places = [i for i, leaf in enumerate(leaves) if is_array(leaf)]
+        return tuple(self.adopt(leaves[i]) for i in self._aux_places)
+
+    # Outside: from the adapter's tuples to the user's trees.
+
+    def outputs(self, ys: Sequence[Any]) -> Any:
+        """The tree that f returned, with these leaves."""
+        return trees.unflatten(self.out_spec, list(ys))
+
+    def aux(self, arrays: Sequence[Any]) -> Any:
+        """The second result of f."""
+        leaves = list(self._aux_leaves)
+        for place, array in zip(self._aux_places, arrays, strict=True):
+            leaves[place] = array
+        return trees.unflatten(self._aux_spec, leaves)
+
+    def inputs(self, leaves: Sequence[Any]) -> Any:
+        """A tree like args[argnums], or a tuple of them, with these leaves."""
+        rest = iter(leaves)
+        results = tuple(trees.unflatten(self.specs[i], [next(rest) for _ in self.leaves[i]]) for i in self.argnums)
+        return results[0] if self.single else results
+
+    # Checks.
+
+    def _positions(self, argnums: tuple[Any, ...]) -> tuple[int, ...]:
+        n = len(self.args)
+        if not argnums or not all(isinstance(i, int) and -n <= i < n for i in argnums):
+            raise ArgumentError(
+                f"{self.operator}: argnums={argnums if len(argnums) != 1 else argnums[0]!r} with {n} "
+                f"argument{'s' * (n != 1)}; give positions from 0 to {n - 1}"
+            )
+        positions = tuple(i % n for i in argnums)
+        if len(set(positions)) != len(positions):
+            raise ArgumentError(f"{self.operator}: argnums={argnums} names an argument twice")
+        return positions
+
+    def _resolve(self, asked: str | Backend | None) -> Backend:
+        arrays = [leaf for leaves in self.leaves for leaf in leaves]
+        try:
+            found = single_owner([*arrays, *declared_arrays(self.f)])
+        except MixedArraysError:
+            raise MixedArraysError(self._mixed()) from None
+        if asked is not None:
+            backend = get(asked)
+            if found is not None and found is not backend and found.name not in backend.wraps:
+                raise MixedArraysError(
+                    f"{self.operator}: backend={backend.name!r}, but {self._name_of_first(found)} is an array of "
+                    f"{found.name}. Convert the arguments: polyad.convert(x, {backend.name!r})"
+                )
+            return backend
+        if found is None:  # ndarrays alone: what f captures may still speak for itself
+            found = single_owner(captured_arrays(self.f))
+        return found or current()
+
+    def _mixed(self) -> str:
+        named = [
+            (self.name(i, j), owner(leaf))
+            for i, leaves in enumerate(self.leaves)
+            for j, leaf in enumerate(leaves)
+            if owner(leaf) is not None
+        ]
+        named += [("what f carries along", owner(x)) for x in declared_arrays(self.f) if owner(x) is not None]
+        first = named[0]
+        second = next(n for n in named if n[1] is not first[1])
+        return (
+            f"{self.operator}: {first[0]} is an array of {first[1].name}, {second[0]} of {second[1].name}. "  # type: ignore[union-attr]
+            f"Convert one of them: polyad.convert({second[0]}, {first[1].name!r})"  # type: ignore[union-attr]
+        )
+
+    def _name_of_first(self, backend: Backend) -> str:
+        for i, leaves in enumerate(self.leaves):
+            for j, leaf in enumerate(leaves):
+                if owner(leaf) is backend:
+                    return self.name(i, j)
+        return "an array of f"
+
+    def _check_devices(self) -> None:
+        first: tuple[int, int, Any] | None = None
+        for i, leaves in enumerate(self.leaves):
+            for j, leaf in enumerate(leaves):
+                if owner(leaf) is not self.backend or not tuple(leaf.shape):  # numbers go to any device
+                    continue
+                device = self.backend.device(leaf)
+                first = first or (i, j, device)
+                if device != first[2]:
+                    here, there = self.name(i, j), self.name(first[0], first[1])
+                    raise MixedArraysError(
+                        f"{self.operator}: {there} is on {first[2]}, {here} on {device}. "
+                        f"Move one: polyad.convert({here}, {self.backend.name!r}, device={str(first[2])!r})"
+                    )
+
+    def _differentiable(self, leaf: Any, i: int, j: int) -> Any:
+        if isinstance(leaf, float):
+            return self.backend.asarray(leaf, self.backend.default_dtype())
+        if is_floating(leaf):
+            return self.adopt(leaf)
+        name = self.name(i, j)
+        if isinstance(leaf, bool | int | complex) or is_array(leaf):
+            what = describe(leaf) if is_array(leaf) else f"the {type(leaf).__name__} {leaf!r}"
+            kind = number_kind(leaf) if is_array(leaf) else type(leaf).__name__
+            cure = (
+                "differentiate with respect to its real and imaginary parts"
+                if kind == "complex"
+                else f"make it floating ({_floating(leaf)}), or choose other argnums"
+            )
+            raise DTypeError(
+                f"{self.operator}: {name} is {_an(what)}; {kind} numbers have no derivative here: {cure}"
+            )
+        raise LeafError(
+            f"{self.operator}: {name} is {_short(leaf)} of type {type(leaf).__name__}, not an array. Keep it out of "
+            f"the differentiated arguments (argnums), or put None in its place"
+        )
+
+    def adopt(self, leaf: Any) -> Any:
+        """ndarrays as arrays of the backend; everything else as it is."""
+        if is_host(leaf) and leaf.dtype.kind in "biufc":
+            return np.asarray(leaf) if self.backend.host else self.backend.asarray(leaf, None, self._device)
+        return leaf
+
+    @functools.cached_property
+    def _device(self) -> Any:
+        for leaves in self.leaves:
+            for leaf in leaves:
+                if owner(leaf) is self.backend:
+                    return self.backend.device(leaf)
+        return None
+
+    def name(self, i: int, j: int) -> str:
+        """What a person would type to reach leaf j of argument i."""
+        return trees.names(self.args[i], self._argument_name(i))[j]
+
+    def _argument_name(self, i: int) -> str:
+        try:
+            parameters = list(inspect.signature(self.f).parameters.values())
+        except (TypeError, ValueError):
+            parameters = []
+        if i < len(parameters) and parameters[i].kind in (
+            inspect.Parameter.POSITIONAL_ONLY,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        ):
+            return parameters[i].name
+        return f"args[{i}]"
+
+
+def _short(x: Any) -> str:
+    text = repr(x)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _an(what: str) -> str:
+    if what.startswith("the "):
+        return what
+    return f"{'an' if what[0] in 'aeiou' else 'a'} {what}"
+
+
+def _floating(leaf: Any) -> str:
+    return f"write {float(leaf)!r}" if isinstance(leaf, bool | int) else "x * 1.0 or x.astype(float)"

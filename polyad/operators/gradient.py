@@ -1,0 +1,90 @@
+"""gradient and value_and_gradient."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from polyad.arrays import xp
+from polyad.backends.base import Arrays, Backend
+from polyad.errors import NotScalarError
+from polyad.operators.call import Call
+from polyad.operators.curry import curried
+from polyad.operators.passes import columns, contract, pullback
+from polyad.plans import choose
+
+__all__ = ["gradient", "value_and_gradient"]
+
+
+@curried
+def gradient(
+    f: Callable[..., Any],
+    *args: Any,
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    backend: str | Backend | None = None,
+    mode: str = "auto",
+    _kwargs: dict[str, Any] | None = None,
+) -> Any:
+    """Gradient of the scalar function f.
+
+    args     pytrees of floating arrays, any shapes; without any, a function
+             of them is returned
+    argnums  which of them to differentiate: a position or a tuple of positions
+    has_aux  f returns (value, aux), and the result is (gradient, aux)
+    backend  None: that of the arrays
+    mode     "auto", "forward", "reverse" or "finite_difference"
+    returns  the tree of args[argnums], leaf by leaf of its shape; unit [f]/[x]
+    raises   NotScalarError, LeafError, BackendError, ModeError
+    source   Griewank & Walther (2008), ch. 3
+    """
+    _, grads, aux = _gradient("gradient", f, args, argnums, has_aux, backend, mode, _kwargs)
+    return (grads, *aux) if has_aux else grads
+
+
+@curried
+def value_and_gradient(
+    f: Callable[..., Any],
+    *args: Any,
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    backend: str | Backend | None = None,
+    mode: str = "auto",
+    _kwargs: dict[str, Any] | None = None,
+) -> Any:
+    """f(*args) and its gradient from one evaluation; otherwise as `gradient`.
+
+    returns  (value, gradient), with has_aux ((value, aux), gradient)
+    """
+    value, grads, aux = _gradient("value_and_gradient", f, args, argnums, has_aux, backend, mode, _kwargs)
+    return ((value, *aux), grads) if has_aux else (value, grads)
+
+
+def _gradient(
+    operator: str, f: Any, args: Any, argnums: Any, has_aux: bool, backend: Any, mode: str, kwargs: Any
+) -> tuple[Any, Any, tuple[Any, ...]]:
+    call = Call(operator, f, args, argnums, backend, has_aux, kwargs)
+    plan = choose(call.backend, mode, columns=call.columns, rows=1)
+    call.check_outputs = functools.partial(_one_number, call)
+    if plan.mode == "reverse" or not call.xs:
+        ys, pull, aux = pullback(call)
+        grads = pull((xp.ones_like(ys[0]),))
+    else:
+        ys, by_input, aux = columns(call, plan.mode)
+        grads = contract(call, by_input, (xp.ones_like(ys[0]),))
+    return call.outputs(ys), call.inputs(grads), tuple(call.aux(a) for a in aux)
+
+
+def _one_number(call: Call, ys: Arrays) -> None:
+    if len(ys) == 1 and tuple(ys[0].shape) == ():
+        return
+    if len(ys) == 1:
+        shape, name = tuple(ys[0].shape), call.name(call.argnums[0], 0) if call.xs else "x"
+        jacobian = f", which has shape {(*shape, *call.xs[0].shape)}" if len(call.xs) == 1 else ""
+        raise NotScalarError(
+            f"{call.operator}: f returned shape {shape}; a gradient needs one number. "
+            f"Sum it, or ask for jacobian(f, {name.partition('[')[0]}){jacobian}."
+        )
+    raise NotScalarError(
+        f"{call.operator}: f returned {len(ys)} arrays of shapes {', '.join(str(tuple(y.shape)) for y in ys)}; a "
+        f"gradient needs one number. Return their sum, or the rest as aux with has_aux=True, or ask for jacobian."
+    )

