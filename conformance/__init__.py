@@ -1,0 +1,7 @@
+"""The documented examples as cases that every backend must pass.
+
+reference.py   losses and their gradients, by hand and by complex steps, without polyad
+cases.py       the examples as data
+runner.py      one case on one backend in one precision: a Result
+report.py      all results as a table or as JSON
+"""

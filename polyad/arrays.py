@@ -130,7 +130,11 @@ def array_namespace(*xs: Any) -> Any:
 
 
 def asarray(obj: Any, **kwargs: Any) -> Any:
-    """xp.asarray; nested lists of traced arrays are stacked, so nothing is detached."""
+    """xp.asarray; traced arrays stay traced and lists of them are stacked, so nothing is detached."""
+    backend = owner(obj)
+    if backend is not None:
+        dtype = kwargs.get("dtype")
+        return backend.asarray(obj, None if dtype is None else dtype_name(dtype), kwargs.get("device"))
     if isinstance(obj, list | tuple) and any(True for x in _members(obj) if owner(x) is not None):
         return xp.stack([asarray(x, **kwargs) for x in _with_one_owner(obj)])
     return _call("asarray", (obj,), kwargs)

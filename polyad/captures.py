@@ -7,11 +7,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from polyad import trees
-from polyad.backends import is_array
+from polyad.backends import is_array, owner
 
-__all__ = ["captured_arrays", "declared_arrays"]
+__all__ = ["captured_arrays", "declared_arrays", "unboxed"]
 
 _DEPTH = 4  # closures inside closures; deeper ones are still right, only not asked for their backend
+
+
+def unboxed(tree: Any) -> Any:
+    """The tree, in plain containers where a framework has put boxes around them."""
+    if not isinstance(tree, dict | list | tuple) and owner(tree) is None and tree is not None:
+        return trees.map(lambda leaf: leaf, tree)  # asking for the owner has loaded the adapter that knows the box
+    return tree
 
 
 def declared_arrays(f: Any) -> list[Any]:

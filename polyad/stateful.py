@@ -5,8 +5,8 @@ from typing import Any
 
 from polyad import trees
 from polyad.arrays import dtype_name, is_floating
-from polyad.backends import is_array, owner, scope
-from polyad.captures import declared_arrays
+from polyad.backends import current, is_array, owner, scope
+from polyad.captures import declared_arrays, unboxed
 from polyad.errors import DTypeError, MixedArraysError, ParameterError
 from polyad.layers.layer import Layer, Tree
 
@@ -24,13 +24,14 @@ class StatefulLayer:
     """
 
     def __init__(self, model: Callable[..., Any], params: Tree, state: Tree) -> None:
+        params = unboxed(params)
         if isinstance(model, Layer):
             model.check_parameters(params)
         self.model, self.params, self.state = model, params, state
         self._scope = scope()
 
     def __call__(self, x: Any, params: Tree = None) -> Any:
-        params = self.params if params is None else params
+        params = self.params if params is None else unboxed(params)
         _check_input(params, x)
         y, state = self.model(x, params, self.state)
         if state is not self.state and scope() == self._scope:
@@ -106,7 +107,7 @@ def _check_input(params: Tree, x: Any) -> None:
     if first.dtype != x.dtype and is_floating(x) and is_floating(first):
         raise DTypeError(
             f"{_name(params, first)} is {dtype_name(first.dtype)}, x is {dtype_name(x.dtype)}. Type polyad.convert(x, "
-            f"backend, dtype={dtype_name(first.dtype)!r}), or setup(..., dtype={dtype_name(x.dtype)!r})"
+            f"{(other or current()).name!r}, dtype={dtype_name(first.dtype)!r}), or setup(..., dtype={dtype_name(x.dtype)!r})"
         )
 
 

@@ -11,12 +11,14 @@ import optree
 Tree = Any
 TreeSpec = optree.PyTreeSpec
 
-__all__ = ["Tree", "TreeSpec", "flatten", "leaves", "map", "names", "unflatten"]
+NAMESPACE = "polyad"  # nodes registered here are seen by polyad alone; global ones are seen too
+
+__all__ = ["Tree", "TreeSpec", "flatten", "leaves", "map", "names", "register", "unflatten"]
 
 
 def flatten(tree: Tree) -> tuple[list[Any], TreeSpec]:
     """Leaves of the tree, in order, and what is needed to build it again."""
-    return optree.tree_flatten(tree)
+    return optree.tree_flatten(tree, namespace=NAMESPACE)
 
 
 def unflatten(spec: TreeSpec, leaves: Sequence[Any]) -> Tree:
@@ -26,14 +28,19 @@ def unflatten(spec: TreeSpec, leaves: Sequence[Any]) -> Tree:
 
 def leaves(tree: Tree) -> list[Any]:
     """Leaves of the tree, in order."""
-    return optree.tree_leaves(tree)
+    return optree.tree_leaves(tree, namespace=NAMESPACE)
 
 
-def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
+def map(f: Callable[..., Any], tree: Tree, *rest: Tree, is_leaf: Callable[[Any], bool] | None = None) -> Tree:
     """f applied to each leaf, or to the leaves of equal trees at equal places."""
-    return optree.tree_map(f, tree, *rest)
+    return optree.tree_map(f, tree, *rest, is_leaf=is_leaf, namespace=NAMESPACE)
 
 
 def names(tree: Tree, root: str) -> list[str]:
     """What a person would type to reach each leaf: "params['layer_0']['weight']"."""
-    return [accessor.codify(root) for accessor in optree.tree_accessors(tree)]
+    return [accessor.codify(root) for accessor in optree.tree_accessors(tree, namespace=NAMESPACE)]
+
+
+def register(node: type, flatten: Callable[[Any], Any], unflatten: Callable[[Any, Any], Any]) -> None:
+    """Make a container known: flatten gives (children, metadata, keys), unflatten takes (metadata, children)."""
+    optree.register_pytree_node(node, flatten, unflatten, namespace=NAMESPACE)

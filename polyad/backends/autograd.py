@@ -5,12 +5,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import autograd.numpy  # noqa: F401  (registers the rules)
 import numpy as np
+from autograd.builtins import DictBox, SequenceBox
 from autograd.core import JVPNode, VJPNode, add_outgrads
-from autograd.tracer import Box, getval, isbox, new_box, trace_stack
+from autograd.numpy.numpy_boxes import ArrayBox
+from autograd.tracer import getval, isbox, new_box, trace_stack
 from autograd.util import toposort
 
+from polyad import trees
 from polyad.arrays import dtype_name, xp
 from polyad.backends.autograd_namespace import namespace
 from polyad.backends.base import Array, Arrays, Backend, Function
@@ -21,6 +23,19 @@ __all__ = ["Autograd"]
 # autograd numbers its traces with one counter for all threads: two threads
 # that trace at the same time would mistake each other's traces for their own.
 _tracing = threading.RLock()
+
+
+# Under autograd's own grad, a dict or a list of parameters arrives as one box.
+trees.register(
+    DictBox,
+    lambda box: ([box[key] for key in sorted(box.keys())], sorted(box.keys()), sorted(box.keys())),
+    lambda keys, children: dict(zip(keys, children, strict=True)),
+)
+trees.register(
+    SequenceBox,
+    lambda box: ([box[i] for i in range(len(box))], type(getval(box)), range(len(box))),
+    lambda kind, children: kind(children),
+)
 
 
 class Autograd(Backend):
@@ -34,7 +49,7 @@ class Autograd(Backend):
         return namespace
 
     def owns(self, array: Any) -> bool:
-        return isinstance(array, Box)
+        return isinstance(array, ArrayBox)
 
     def pullback(self, f: Function, xs: Arrays, has_aux: bool = False) -> Any:
         roots = [VJPNode.new_root() for _ in xs]

@@ -4,6 +4,8 @@ An adapter sees flat tuples of arrays and never a pytree: `f(*xs)` returns a
 tuple of arrays. In a tuple of tangents or cotangents, None is the zero vector.
 """
 
+from __future__ import annotations
+
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -47,9 +49,12 @@ class Backend(ABC):
         own = {"forward": cls.pushforward, "reverse": cls.pullback}
         base = {"forward": Backend.pushforward, "reverse": Backend.pullback}
         native = tuple(mode for mode in ("reverse", "forward") if own[mode] is not base[mode])
-        if not native:
-            raise TypeError(f"{cls.__name__} must define pushforward or pullback")
         cls.modes = cls.__dict__.get("modes", native)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Backend:
+        if not cls.modes:
+            raise TypeError(f"{cls.__name__} must define pushforward or pullback")
+        return super().__new__(cls)
 
     # What every adapter states.
 
@@ -93,8 +98,8 @@ class Backend(ABC):
                 for ct, dy in zip(cotangents, column, strict=True):
                     if ct is not None:
                         flat = xp.reshape(dy, (dy.shape[0], math.prod(ct.shape)))
-                        grad = grad + xp.reshape(flat @ xp.reshape(ct, (-1,)), x.shape)
-                grads.append(grad)
+                        grad = grad + xp.reshape(flat @ xp.reshape(ct, (flat.shape[1],)), x.shape)
+                grads.append(grad if grad.dtype == x.dtype else xp.astype(grad, x.dtype))
             return tuple(grads)
 
         return (out[0], pull, *out[1:])

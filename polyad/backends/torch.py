@@ -108,15 +108,14 @@ def _inside_functorch() -> bool:
 def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
     """f recorded on aliases of xs, so that other uses of xs, also inside f, do not count."""
     aliases = tuple(x.view_as(x) for x in xs)
-    for alias in aliases:
-        if not alias.requires_grad:
-            alias.requires_grad_()
-            alias.polyad_alias = True
+    own = [alias.requires_grad_() for alias in aliases if not alias.requires_grad]
     recording = torch.is_grad_enabled()
     with torch.enable_grad():
         out = f(*aliases)
     ys, aux = out if has_aux else (out, ())
     outer = recording and (any(x.requires_grad for x in xs) or _reaches_outside((*ys, *aux), aliases))
+    for alias in own:
+        alias.polyad_done = True  # f has returned: nobody outside can ask for its gradient any more
     recorded = [i for i, y in enumerate(ys) if y.requires_grad]
 
     def pull(cotangents: Sequence[Array | None]) -> Arrays:
@@ -148,7 +147,7 @@ def _release(y: Array) -> Array:
 
 
 def _reaches_outside(outputs: Sequence[Array], aliases: Sequence[Array]) -> bool:
-    """Whether a tensor that requires a gradient, other than aliases, went into the outputs."""
+    """Whether a tensor that requires a gradient went into the outputs, aliases of this and of finished calls aside."""
     seen = {get_gradient_edge(alias).node for alias in aliases}
     stack = [get_gradient_edge(y).node for y in outputs if y.requires_grad]
     while stack:
@@ -156,7 +155,7 @@ def _reaches_outside(outputs: Sequence[Array], aliases: Sequence[Array]) -> bool
         if node in seen:
             continue
         seen.add(node)
-        if not node.next_functions and not hasattr(node.variable, "polyad_alias"):
+        if not node.next_functions and not hasattr(getattr(node, "variable", None), "polyad_done"):
             return True
         stack.extend(parent for parent, _ in node.next_functions if parent is not None)
     return False

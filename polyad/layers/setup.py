@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import optree
-
+from polyad import trees
 from polyad.arrays import convert
 from polyad.backends import current, get
 from polyad.errors import ArgumentError
@@ -48,7 +47,7 @@ test_mode.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever
 
 
 def _with_mode(state: Tree, mode: Any) -> Tree:
-    return optree.tree_map(lambda leaf: mode if _is_mode(leaf) else leaf, state, is_leaf=_is_mode)
+    return trees.map(lambda leaf: mode if _is_mode(leaf) else leaf, state, is_leaf=_is_mode)
 
 
 def _is_mode(node: Any) -> bool:

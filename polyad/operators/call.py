@@ -17,10 +17,12 @@ from polyad import trees
 from polyad.arrays import describe, dtype_name, is_floating, number_kind, single_owner
 from polyad.backends import current, get, is_array, is_host, owner, running
 from polyad.backends.base import Arrays, Backend
-from polyad.captures import captured_arrays, declared_arrays
+from polyad.captures import captured_arrays, declared_arrays, unboxed
 from polyad.errors import ArgumentError, DTypeError, LeafError, MixedArraysError
 
 __all__ = ["Call"]
+
+CARRIED = "a parameter that f carries"
 
 
 class Call:
@@ -42,12 +44,12 @@ class Call:
         kwargs: dict[str, Any] | None = None,
     ) -> None:
         if not callable(f):
-            raise ArgumentError(f"{operator}: the first argument is {f!r}, not a function. Type {operator}(f, x)")
+            raise ArgumentError(f"{operator}: the first argument is {_short(f)}, not a function. Type {operator}(f, x)")
         self.operator, self.f, self.args, self.has_aux = operator, f, args, has_aux
         self.kwargs = kwargs or {}
         self.single = isinstance(argnums, int)
         self.argnums = self._positions((argnums,) if isinstance(argnums, int) else tuple(argnums))
-        flattened = [trees.flatten(arg) for arg in args]
+        flattened = [trees.flatten(unboxed(arg)) for arg in args]
         self.leaves = [leaves for leaves, _ in flattened]
         self.specs = [spec for _, spec in flattened]
         self.backend = self._resolve(backend)
@@ -193,12 +195,12 @@ class Call:
             for j, leaf in enumerate(leaves)
             if owner(leaf) is not None
         ]
-        named += [("what f carries along", owner(x)) for x in declared_arrays(self.f) if owner(x) is not None]
-        first = named[0]
-        second = next(n for n in named if n[1] is not first[1])
+        named += [(CARRIED, owner(x)) for x in declared_arrays(self.f) if owner(x) is not None]
+        (first, mine), (second, other) = named[0], next(n for n in named if n[1] is not named[0][1])
+        name, target = (first, other) if second == CARRIED else (second, mine)
         return (
-            f"{self.operator}: {first[0]} is an array of {first[1].name}, {second[0]} of {second[1].name}. "  # type: ignore[union-attr]
-            f"Convert one of them: polyad.convert({second[0]}, {first[1].name!r})"  # type: ignore[union-attr]
+            f"{self.operator}: {first} is an array of {_called(mine)}, {second} of {_called(other)}. "
+            f"Convert one of them: polyad.convert({name}, {_called(target)!r})"
         )
 
     def _name_of_first(self, backend: Backend) -> str:
@@ -276,8 +278,12 @@ class Call:
         return f"args[{i}]"
 
 
+def _called(backend: Backend | None) -> str:
+    return backend.name if backend else "numpy"
+
+
 def _short(x: Any) -> str:
-    text = repr(x)
+    text = " ".join(repr(x).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -41,10 +41,11 @@ def contract(call: Call, by_input: list[Arrays], cotangents: Arrays) -> Arrays:
     for x, dys in zip(call.xs, by_input, strict=True):
         n = math.prod(x.shape)
         parts = [
-            xp.reshape(dy, (n, -1 if n else 0)) @ xp.reshape(ct, (-1,))
+            xp.reshape(dy, (n, math.prod(ct.shape))) @ xp.reshape(ct, (math.prod(ct.shape),))
             for dy, ct in zip(dys, cotangents, strict=True)
         ]
-        grads.append(xp.reshape(sum(parts[1:], start=parts[0]), tuple(x.shape)))
+        total = xp.reshape(sum(parts[1:], start=parts[0]), tuple(x.shape))
+        grads.append(total if total.dtype == x.dtype else xp.astype(total, x.dtype))
     return tuple(grads)
 
 

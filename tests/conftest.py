@@ -1,0 +1,26 @@
+"""Every test sees float64 on JAX, the default backend as it was, and each installed backend."""
+
+import os
+
+os.environ["JAX_ENABLE_X64"] = "1"  # before anything imports jax
+
+import importlib.util
+
+import pytest
+
+import polyad
+
+
+@pytest.fixture(params=["numpy", "autograd", "jax", "torch"])
+def backend(request):
+    """The name of each backend; skipped with a reason where it is not installed."""
+    if importlib.util.find_spec(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _default_backend(monkeypatch):
+    """A test may call set_backend without a trace."""
+    monkeypatch.setattr(polyad.backends, "_default", None)
+    monkeypatch.delenv("POLYAD_BACKEND", raising=False)

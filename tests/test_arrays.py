@@ -1,0 +1,123 @@
+"""xp, array_namespace and convert."""
+
+import numpy as np
+import pytest
+
+import polyad
+from polyad import array_namespace, convert, gradient, xp
+from polyad.arrays import dtype_name
+from polyad.errors import DetachError, DTypeError, UnsupportedError
+from tests.examples import arrays, difference, host
+
+
+def test_functions_dispatch_on_their_arguments_inside_and_outside_of_a_derivative(backend):
+    x = arrays(backend, np.array([0.5, -1.0]))
+    seen = []
+
+    def f(x):
+        y = xp.tanh(x)
+        seen.append(type(y))
+        return xp.sum(xp.where(y > 0, y, xp.zeros_like(y)) + xp.concat([y, xp.ones(2, dtype=x.dtype)])[2:] * y)
+
+    t = np.tanh([0.5, -1.0])
+    expected = (1 - t**2) * (np.array([1.0, 0.0]) + 1)
+    assert difference(gradient(f, x, backend=backend), expected) < 1e-14
+    assert type(xp.tanh(x)) is type(x)
+
+
+def test_functions_without_arrays_belong_to_the_backend_around(backend):
+    with polyad.use_backend(backend):
+        made = xp.zeros((2, 3))
+    assert type(made) is type(arrays(backend, np.zeros(1)))
+    seen = []
+    gradient(lambda x: (seen.append(xp.ones(2)), xp.sum(x))[1], arrays(backend, np.ones(2)), backend=backend)
+    assert type(seen[0]) is type(made)
+
+
+def test_dtypes_are_equal_to_those_of_every_framework(backend):
+    x = arrays(backend, np.ones(2), dtype="float32")
+    assert x.dtype == xp.float32
+    assert x.dtype != xp.float64
+    assert dtype_name(xp.astype(x, xp.float64).dtype) == "float64"
+    with polyad.use_backend(backend):
+        assert dtype_name(xp.zeros(2, dtype=xp.float64).dtype) == "float64"
+    assert repr(xp.float32) == "xp.float32"
+
+
+def test_a_list_of_traced_arrays_is_stacked_and_not_detached(backend):
+    x = arrays(backend, np.array([0.5, 2.0]))
+    jac = gradient(lambda x: xp.sum(xp.asarray([x[0] ** 2, 3.0, x[1]]) * 2), x, backend=backend)
+    assert difference(jac, np.array([2.0, 2.0])) < 1e-15
+
+
+def test_captured_ndarrays_are_constants_in_any_function(backend):
+    x = arrays(backend, np.array([0.5, 2.0]))
+    c = np.array([3.0, -1.0])
+    assert difference(gradient(lambda x: xp.sum(xp.multiply(x, c)), x, backend=backend), c) < 1e-15
+
+
+def test_stop_gradient_stops_every_mode_and_order(backend):
+    x = arrays(backend, np.array([0.5, 2.0]))
+
+    def f(x):
+        return xp.sum(polyad.stop_gradient(x**2) * x)
+
+    for mode in ("forward", "reverse"):
+        assert difference(gradient(f, x, backend=backend, mode=mode), np.array([0.25, 4.0])) < 1e-15
+        twice = gradient(lambda x: xp.sum(gradient(f, x, mode=mode)), x, backend=backend, mode=mode)
+        assert not host(twice)[0].any()
+    assert polyad.stop_gradient({"a": x, "b": "text"})["b"] == "text"
+
+
+def test_array_namespace_is_the_standard_one(backend):
+    x = arrays(backend, np.array([0.5]))
+    assert difference(array_namespace(x, None, 2.0).cos(x), np.cos([0.5])) < 1e-15
+    with polyad.use_backend(backend):
+        assert difference(array_namespace().ones(1), np.ones(1)) == 0.0
+
+
+def test_a_function_that_is_not_there_is_named():
+    with pytest.raises(UnsupportedError, match=r"xp\.tahn"):
+        xp.tahn(np.ones(2))
+    assert "tanh" in dir(xp)
+    assert repr(xp) == "<polyad.xp: the array API of its arguments>"
+
+
+def test_conversion_goes_both_ways_between_all_backends_and_keeps_what_is_no_array(backend):
+    tree = {"w": np.array([[1.5, -2.0]]), "n": np.array([1, 2]), "name": "relu", "flag": True, "none": None}
+    there = convert(tree, backend)
+    assert there["name"] == "relu"
+    assert there["flag"] is True
+    for other in ("numpy", "autograd", "jax", "torch"):
+        pytest.importorskip(other)
+        back = convert(convert(there, other), "numpy")
+        assert np.array_equal(back["w"], tree["w"])
+        assert back["n"].dtype == np.int64
+    assert dtype_name(convert(tree, backend, dtype="float32")["w"].dtype) == "float32"
+    assert dtype_name(convert(tree, backend, dtype="float32")["n"].dtype) == "int64"
+    with pytest.raises(DTypeError, match="no floating dtype"):
+        convert(tree, backend, dtype="int32")
+
+
+def test_conversion_between_numpy_and_torch_shares_memory_and_jax_never_does():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("jax")
+    x = np.ones(3)
+    t, j = convert(x, "torch"), convert(x, "jax")
+    x[0] = 7.0
+    assert float(t[0]) == 7.0
+    assert float(j[0]) == 1.0
+    back = convert(j, "torch")
+    back[0] = 5.0
+    assert float(j[0]) == 1.0
+    with pytest.raises(DetachError, match="requires a gradient"):
+        convert(torch.ones(2, requires_grad=True), "numpy")
+    with torch.no_grad():
+        assert convert(torch.ones(2, requires_grad=True), "numpy").sum() == 2.0
+
+
+def test_conversion_inside_a_backend_is_differentiable(backend):
+    x = arrays(backend, np.array([0.5, 2.0]))
+    grad = gradient(lambda x: xp.sum(convert(x, backend, dtype="float32") ** 2), x, backend=backend)
+    assert dtype_name(grad.dtype) == "float64"
+    assert difference(grad, np.array([1.0, 4.0])) < 1e-6

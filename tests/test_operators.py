@@ -1,0 +1,237 @@
+"""Operators against formulas, on every backend and in every mode."""
+
+import numpy as np
+import pytest
+
+import polyad
+from polyad import gradient, jacobian, jvp, value_and_gradient, value_and_jacobian, vjp, xp
+from tests.examples import arrays, difference, host
+
+MODES = ("auto", "forward", "reverse", "finite_difference")
+W = np.array([[0.5, -1.0, 2.0], [1.5, 0.25, -0.75]])
+V = np.array([0.3, -0.7])
+
+
+def tolerance(mode):
+    return 1e-6 if mode == "finite_difference" else 1e-12
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_gradient_of_a_sum_of_cubes_is_three_squares(backend, mode):
+    x = arrays(backend, W)
+    assert difference(gradient(lambda x: xp.sum(x**3), x, mode=mode, backend=backend), 3 * W**2) < tolerance(mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_value_and_gradient_returns_the_value_first(backend, mode):
+    value, grad = value_and_gradient(lambda x: xp.sum(xp.exp(x)), arrays(backend, V), mode=mode, backend=backend)
+    assert difference(value, np.exp(V).sum()) < 1e-14
+    assert difference(grad, np.exp(V)) < tolerance(mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_jacobian_has_output_axes_first(backend, mode):
+    w, v = arrays(backend, W, V)
+    actual = jacobian(lambda w: v @ xp.sin(w), w, mode=mode, backend=backend)
+    expected = np.einsum("jk,i,ik->jik", np.eye(3), V, np.cos(W))
+    assert tuple(actual.shape) == (3, 2, 3)
+    assert difference(actual, expected) < tolerance(mode)
+
+
+@pytest.mark.parametrize("shapes", [((3,), (5,)), ((5,), (3,)), ((), (4,)), ((4,), ()), ((2, 3), (2, 2)), ((1,), (1,))])
+def test_jacobian_of_a_linear_map_is_its_matrix_for_wide_and_tall(backend, shapes):
+    inputs, outputs = shapes
+    n, m = int(np.prod(inputs)), int(np.prod(outputs))
+    A = np.random.Generator(np.random.Philox(1)).normal(size=(m, n))
+    x, a = arrays(backend, np.ones(inputs), A)
+    actual = jacobian(lambda x: xp.reshape(a @ xp.reshape(x, (n,)), outputs), x, backend=backend)
+    assert tuple(actual.shape) == (*outputs, *inputs)
+    assert difference(actual, A.reshape(*outputs, *inputs)) < 1e-14
+
+
+def test_value_and_jacobian_agree_with_their_parts(backend):
+    x = arrays(backend, V)
+    value, jac = value_and_jacobian(lambda x: x**2, x, backend=backend)
+    assert difference(value, V**2) < 1e-15
+    assert difference(jac, np.diag(2 * V)) < 1e-15
+
+
+def test_trees_go_in_and_come_out(backend):
+    w, v = arrays(backend, W, V)
+    params = {"w": w, "rest": [v, None, ()]}
+    grads = gradient(lambda p: xp.sum(p["rest"][0] @ p["w"]), params, backend=backend)
+    assert grads["rest"][1] is None
+    assert grads["rest"][2] == ()
+    assert difference(grads["w"], np.outer(V, np.ones(3))) < 1e-15
+    assert difference(grads["rest"][0], W.sum(1)) < 1e-15
+
+
+def test_jacobian_of_trees_is_the_tree_of_f_with_trees_of_x(backend):
+    v = arrays(backend, V)
+    jac = jacobian(lambda p: {"a": p["x"] ** 2, "b": (xp.sum(p["x"]),)}, {"x": v}, backend=backend)
+    assert difference(jac["a"]["x"], np.diag(2 * V)) < 1e-15
+    assert difference(jac["b"][0]["x"], np.ones(2)) < 1e-15
+
+
+def test_argnums_choose_arguments_and_may_count_from_the_end(backend):
+    w, v = arrays(backend, W, V)
+
+    def f(v, w):
+        return xp.sum(v @ w)
+
+    assert difference(gradient(f, v, w, argnums=-1, backend=backend), np.outer(V, np.ones(3))) < 1e-15
+    both = gradient(f, v, w, argnums=(1, 0), backend=backend)
+    assert isinstance(both, tuple)
+    assert difference(both, (np.outer(V, np.ones(3)), W.sum(1))) < 1e-15
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_aux_comes_back_without_a_derivative(backend, mode):
+    def f(x):
+        return xp.sum(x**2), {"count": 3, "double": 2 * x, "above": x > 0, "name": "f"}
+
+    grad, aux = gradient(f, arrays(backend, V), has_aux=True, mode=mode, backend=backend)
+    assert difference(grad, 2 * V) < tolerance(mode)
+    assert aux["count"] == 3
+    assert aux["name"] == "f"
+    assert difference(aux["double"], 2 * V) < 1e-15
+    assert host(aux["above"])[0].tolist() == [True, False]
+    (value, aux), grad = value_and_gradient(f, arrays(backend, V), has_aux=True, mode=mode, backend=backend)
+    assert difference(value, (V**2).sum()) < 1e-15
+    jac, aux = jacobian(f, arrays(backend, V), has_aux=True, mode=mode, backend=backend)
+    assert difference(jac, 2 * V) < tolerance(mode)
+    assert difference(aux["double"], 2 * V) < 1e-15
+
+
+def test_aux_with_an_infinite_derivative_does_not_touch_the_gradient(backend):
+    x = arrays(backend, np.array([0.0, 4.0]))
+    grad, aux = gradient(lambda x: (xp.sum(x**2 + x), xp.sqrt(x)), x, has_aux=True, backend=backend)
+    assert difference(grad, np.array([1.0, 9.0])) < 1e-15
+    assert difference(aux, np.array([0.0, 2.0])) < 1e-15
+
+
+def test_aux_keeps_its_derivative_to_the_outside(backend):
+    def outer(x):
+        _, double = gradient(lambda y: (xp.sum(y**2), y * y), x, has_aux=True)
+        return xp.sum(double)
+
+    assert difference(gradient(outer, arrays(backend, V), backend=backend), 2 * V) < 1e-15
+
+
+def test_without_arguments_an_operator_returns_a_function_that_passes_keywords_on(backend):
+    f = gradient(lambda x, power=1: xp.sum(x**power), backend=backend)
+    assert difference(f(arrays(backend, V), power=2), 2 * V) < 1e-15
+
+
+def test_numbers_are_scalars_and_unused_arguments_have_zero_gradients(backend):
+    assert float(gradient(lambda x: x**3, 2.0, backend=backend)) == 12.0
+    v, w = arrays(backend, V, W)
+    _, unused = gradient(lambda v, w: xp.sum(v), v, w, argnums=(0, 1), backend=backend)
+    assert host(unused)[0].shape == W.shape
+    assert not host(unused)[0].any()
+
+
+def test_a_constant_function_has_a_zero_gradient(backend):
+    assert not host(gradient(lambda x: 3.0, arrays(backend, V), backend=backend))[0].any()
+
+
+@pytest.mark.parametrize("mode", ["auto", "forward", "reverse"])
+def test_empty_batches_have_empty_derivatives(backend, mode):
+    x = arrays(backend, np.zeros((0, 3)))
+    assert tuple(gradient(lambda x: xp.sum(x**2), x, backend=backend, mode=mode).shape) == (0, 3)
+    assert tuple(jacobian(lambda x: x * 2, x, backend=backend, mode=mode).shape) == (0, 3, 0, 3)
+    assert gradient(lambda p, v: xp.sum(v), {}, arrays(backend, V), backend=backend) == {}
+
+
+def test_float32_stays_float32(backend):
+    x = arrays(backend, V, dtype="float32")
+    for result in (
+        gradient(lambda x: xp.sum(xp.tanh(x) * 2.0), x, backend=backend),
+        jacobian(lambda x: x / 3, x, backend=backend),
+    ):
+        assert host(result)[0].dtype == np.float32
+
+
+def test_jvp_and_vjp_are_adjoint_and_may_be_called_again(backend):
+    w, v, dv = arrays(backend, W, V, np.array([0.2, 1.1]))
+    dy = arrays(backend, np.array([1.0, -2.0, 0.5]))
+
+    def f(v, w):
+        return xp.sin(v @ w)
+
+    with polyad.use_backend(backend):
+        y, change = jvp(f, (v, w), (dv, None))
+        value, pull = vjp(f, v, w)
+        first, again = pull(dy), pull(dy)
+    assert difference(y, np.sin(V @ W)) < 1e-14
+    assert difference(value, np.sin(V @ W)) < 1e-14
+    assert difference(change, np.cos(V @ W) * (host(dv)[0] @ W)) < 1e-14
+    assert difference(first, again) == 0.0
+    assert abs(host(change)[0] @ host(dy)[0] - host(dv)[0] @ host(first[0])[0]) < 1e-14
+
+
+def test_the_cotangent_of_a_pullback_and_the_tangent_of_a_pushforward_keep_their_gradient(backend):
+    v, u = arrays(backend, V, np.array([0.4, -1.3]))
+
+    def by_vjp(u):
+        _, pull = vjp(lambda x: x**3, v)
+        return xp.sum(pull(u)[0] ** 2)
+
+    def by_jvp(u):
+        _, dy = jvp(lambda x: x**3, (v,), (u,))
+        return xp.sum(dy**2)
+
+    expected = 2 * host(u)[0] * (3 * V**2) ** 2
+    for f in (by_vjp, by_jvp):
+        assert difference(gradient(f, u, backend=backend), expected) < 1e-13
+
+
+def test_batched_jacobian_is_the_block_diagonal_of_the_jacobian(backend):
+    x, w = arrays(backend, np.random.Generator(np.random.Philox(2)).normal(size=(5, 2)), W)
+
+    def f(x):
+        return xp.tanh(x @ w)
+
+    for mode in ("auto", "forward", "reverse"):
+        rows = host(polyad.batched_jacobian(f, x, backend=backend, mode=mode))[0]
+        full = host(jacobian(f, x, backend=backend))[0]
+        assert rows.shape == (5, 3, 2)
+        assert difference(rows, np.stack([full[b, :, b] for b in range(5)])) < 1e-14
+
+
+@pytest.mark.parametrize("mode", ["auto", "forward", "reverse"])
+def test_batched_jacobian_refuses_rows_that_mix(backend, mode):
+    x = arrays(backend, np.random.Generator(np.random.Philox(3)).normal(size=(5, 2)))
+    with pytest.raises(polyad.errors.RowsMixError, match="BatchNorm in training mode"):
+        polyad.batched_jacobian(lambda x: x - xp.mean(x, axis=0), x, backend=backend, mode=mode)
+
+
+def test_check_gradients_confirms_a_right_derivative_and_names_the_leaf_of_a_wrong_one(backend):
+    v, w = arrays(backend, V, W)
+
+    def wrong(p):
+        return xp.sum(p["a"]) + xp.sum(p["b"] * polyad.stop_gradient(p["b"]))
+
+    with polyad.use_backend(backend):
+        assert polyad.check_gradients(lambda v, w: xp.sum(xp.tanh(v @ w)), v, w) < 1e-6
+        with pytest.raises(polyad.errors.GradientCheckError, match=r"p\['b'\]"):
+            polyad.check_gradients(wrong, {"a": v, "b": w})
+
+
+def test_check_gradients_does_not_pass_on_a_gradient_it_cannot_see(backend):
+    def loss(x):
+        return 1e6 + 1e-8 * xp.sum(polyad.stop_gradient(x) * x)
+
+    with polyad.use_backend(backend), pytest.raises(polyad.errors.GradientCheckError):
+        polyad.check_gradients(loss, arrays(backend, V))
+
+
+def test_an_operator_calls_f_once_where_the_framework_has_the_pass(backend):
+    calls = []
+
+    def f(x):
+        calls.append(1)
+        return xp.sum(x**2)
+
+    value_and_gradient(f, arrays(backend, V), backend=backend)
+    assert len(calls) == 1

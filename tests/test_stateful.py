@@ -1,0 +1,181 @@
+"""StatefulLayer: when the state moves, what never enters it, and how it composes."""
+
+import numpy as np
+import pytest
+
+import polyad
+from polyad import Chain, Dense, StatefulLayer, compose, gradient, jacobian, setup, trees, value_and_gradient, xp
+from tests.examples import COUPLED, FIELD, T, X, arrays, difference, host
+
+
+def net_of(model, backend):
+    params, state = setup(0, model, backend=backend, dtype="float64")
+    return StatefulLayer(model, params, state)
+
+
+def test_a_plain_call_moves_the_running_statistics_once(backend):
+    net, x = net_of(COUPLED, backend), arrays(backend, X)
+    hidden = np.tanh(X @ host(net.params["layer_0"]["weight"])[0] + host(net.params["layer_0"]["bias"])[0])
+    net(x)
+    assert difference(net.state["layer_1"]["mean"], 0.1 * hidden.mean(0)) < 1e-12
+    assert difference(net.state["layer_1"]["var"], 0.9 + 0.1 * hidden.var(0, ddof=1)) < 1e-12
+
+
+def test_a_derivative_leaves_the_state_as_it_is(backend):
+    net, x = net_of(COUPLED, backend), arrays(backend, X)
+    before = net.state
+    for mode in ("forward", "reverse", "finite_difference"):
+        jacobian(net, x, mode=mode)
+        gradient(lambda x: xp.sum(net(x) ** 2), x, mode=mode, backend=backend)
+    assert net.state is before
+
+
+def test_a_net_made_inside_the_loss_moves_its_state_once_a_plain_call(backend):
+    params, state = setup(0, COUPLED, backend=backend, dtype="float64")
+    x = arrays(backend, X)
+
+    def loss(params):
+        net = StatefulLayer(COUPLED, params, state)
+        J = jacobian(net, x)
+        y = net(x)
+        return xp.sum(y**2) + xp.sum(J**2), net.state
+
+    (_, after), _ = value_and_gradient(loss, params, has_aux=True, backend=backend)
+    plain = StatefulLayer(COUPLED, params, state)
+    plain(x)
+    assert difference(after["layer_1"]["mean"], plain.state["layer_1"]["mean"]) < 1e-14
+    assert all(type(a) is type(b) for a, b in zip(trees.leaves(after), trees.leaves(plain.state), strict=True))
+
+
+def test_no_tracer_of_an_outer_transformation_is_stored():
+    jax = pytest.importorskip("jax")
+    net, x = net_of(COUPLED, "jax"), arrays("jax", X)
+    before = net.state
+    jax.grad(lambda x: xp.sum(net(x) ** 2))(x)
+    jax.jit(lambda x: net(x))(x)
+    jax.vmap(lambda row: net(xp.stack([row, 2 * row])))(x)
+    assert net.state is before
+    torch = pytest.importorskip("torch")
+    net, x = net_of(COUPLED, "torch"), arrays("torch", X)
+    before = net.state
+    torch.func.grad(lambda x: xp.sum(net(x) ** 2))(x)
+    assert net.state is before
+    autograd = pytest.importorskip("autograd")
+    net = net_of(COUPLED, "numpy")
+    before = net.state
+    autograd.grad(lambda x: xp.sum(net(x) ** 2))(X)
+    assert net.state is before
+
+
+def test_running_statistics_carry_no_graph():
+    torch = pytest.importorskip("torch")
+    params, state = setup(0, COUPLED, backend="torch", dtype="float64")
+    params = trees.map(lambda p: p.requires_grad_(), params)
+    net = StatefulLayer(COUPLED, params, state)
+    for _ in range(3):
+        assert net(arrays("torch", X)).requires_grad
+        assert not any(leaf.requires_grad for leaf in trees.leaves(net.state))
+    assert isinstance(net.state["layer_1"]["mean"], torch.Tensor)
+
+
+def test_a_jax_model_trains_under_jit_with_its_state_carried_and_traces_once():
+    jax = pytest.importorskip("jax")
+    params, state = setup(0, COUPLED, backend="jax", dtype="float64")
+    x = arrays("jax", X)
+    traces = []
+
+    @jax.jit
+    def step(params, state):
+        traces.append(1)
+
+        def loss(params):
+            net = StatefulLayer(COUPLED, params, state)
+            return xp.sum(net(x) ** 2) + xp.sum(jacobian(net, x) ** 2), net.state
+
+        (value, after), grads = value_and_gradient(loss, params, has_aux=True)
+        return trees.map(lambda p, g: p - 0.001 * g, params, grads), after, value
+
+    values = []
+    for _ in range(4):
+        params, state, value = step(params, state)
+        values.append(float(value))
+    assert len(traces) == 1
+    assert values == sorted(values, reverse=True)
+    assert difference(state["layer_1"]["var"], np.ones(4)) > 0.01
+
+
+def test_test_mode_uses_the_running_statistics_and_decouples_the_rows(backend):
+    net, x = net_of(COUPLED, backend), arrays(backend, X)
+    for _ in range(3):
+        net(x)
+    tested = StatefulLayer(COUPLED, net.params, polyad.test_mode(net.state))
+    before = tested.state
+    tested(x)
+    assert tested.state is before
+    p = {key: [np.asarray(a) for a in host(value)] for key, value in net.params.items()}
+    (b0, w0), (beta, gamma), (b2, w2) = p["layer_0"], p["layer_1"], p["layer_2"]
+    mean, var = host(net.state["layer_1"])[0], host(net.state["layer_1"])[1]
+    expected = ((np.tanh(X @ w0 + b0) - mean) / np.sqrt(var + 1e-5) * gamma + beta) @ w2 + b2
+    assert difference(tested(x), expected) < 1e-12
+    rows = polyad.batched_jacobian(tested, x)
+    full = host(jacobian(tested, x))[0]
+    assert difference(rows, np.stack([full[b, :, b] for b in range(len(X))])) < 1e-12
+    again = StatefulLayer(COUPLED, net.params, polyad.train_mode(tested.state))
+    assert difference(again(x), net(x)) < 1e-12
+
+
+def test_other_parameters_may_be_given_to_a_call(backend):
+    net, t = net_of(FIELD, backend), arrays(backend, T)
+    other, _ = setup(1, FIELD, backend=backend, dtype="float64")
+    assert difference(net(t, other), StatefulLayer(FIELD, other, net.state)(t)) == 0.0
+    grads = gradient(lambda p: xp.sum(net(t, p) ** 2), other, backend=backend)
+    assert trees.names(grads, "p") == trees.names(other, "p")
+
+
+def test_compositions_are_compositions_and_keep_parameters_visible(backend):
+    net, t = net_of(FIELD, backend), arrays(backend, T)
+
+    def square(u):
+        return xp.sum(u**2)
+
+    def double(t):
+        return 2 * t
+
+    value = square(net(double(t)))
+    for f in (compose(square, net, double), net >> square << double, square << (net << double), double >> net >> square):
+        assert difference(f(t), value) == 0.0
+        assert difference(gradient(f, t), gradient(lambda t: square(net(double(t))), t)) < 1e-14
+        assert list(f.declared_arrays())
+
+
+def test_both_nets_of_a_composition_get_their_gradient(backend):
+    first, second = Chain(Dense(2, 3, "tanh")), Chain(Dense(3, 1))
+    p, q = setup(0, first, backend=backend, dtype="float64"), setup(1, second, backend=backend, dtype="float64")
+    x = arrays(backend, X)
+
+    def loss(p0, q0):
+        both = StatefulLayer(first, p0, p[1]) >> StatefulLayer(second, q0, q[1]) >> xp.sum
+        return xp.sum(gradient(both, x) ** 2)
+
+    exact = gradient(loss, p[0], q[0], argnums=(0, 1), backend=backend)
+    estimate = gradient(loss, p[0], q[0], argnums=(0, 1), backend=backend, mode="finite_difference")
+    for a, e in zip(host(exact), host(estimate), strict=True):
+        assert np.max(np.abs(a - e)) < 1e-7
+    assert sum(np.abs(a).max() > 0.1 for a in host(exact)) == 3  # two weights and the inner bias; the last bias drops out
+
+
+def test_states_and_parameters_may_hold_none_bool_and_text(backend):
+    class Tagged(polyad.Layer):
+        def __call__(self, x, params, state):
+            return x * params["scale"], {**state, "calls": state["calls"] + 1}
+
+        def parameter_shapes(self):
+            return {"scale": ()}
+
+    state = {"calls": 0, "name": "t", "frozen": False, "rest": None}
+    net = StatefulLayer(Tagged(), {"scale": arrays(backend, 2.0)}, state)
+    x = arrays(backend, X)
+    assert difference(jacobian(lambda x: xp.sum(net(x)), x, backend=backend), np.full(X.shape, 2.0)) < 1e-15
+    assert net.state["calls"] == 0
+    net(x)
+    assert net.state == {"calls": 1, "name": "t", "frozen": False, "rest": None}
