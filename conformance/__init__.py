@@ -2,6 +2,7 @@
 
 reference.py   losses and their gradients, by hand and by complex steps, without polyad
 cases.py       the examples as data
+broken.py      adapters that are wrong on purpose, which the runner must reject
 runner.py      one case on one backend in one precision: a Result
 report.py      all results as a table or as JSON
 """

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from polyad import BatchNorm, Chain, Dense, Layer, StatefulLayer, batched_jacobian, gradient, jacobian, xp
-from polyad_conformance import reference
+
+from . import reference
 
 __all__ = ["CASES", "FINITE_DIFFERENCES", "Case"]
 

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 import polyad
-from polyad.backends import BackendInfo
-from polyad_conformance.runner import DTYPES, Result
+from polyad.backends import BackendInfo, backends
+
+from .runner import DTYPES, Result
 
 __all__ = ["Row", "as_json", "plain", "rich_table", "rows", "show"]
 
@@ -106,7 +107,10 @@ def rich_table(table: Sequence[Row]) -> Table:
     """The same with rules, and the last column green, red or yellow."""
     drawn = Table(title="polyad: documented examples on every backend")
     for name in HEADER:
-        drawn.add_column(name, justify="right" if _is_number(name) else "left", no_wrap=True)
+        # On a narrow terminal the long names fold, and no digit is lost.
+        fold = name == "example"
+        justify: Any = "right" if _is_number(name) else "left"
+        drawn.add_column(name, justify=justify, no_wrap=not fold, overflow="fold" if fold else "ellipsis")
     for row in table:
         *cells, outcome = row.cells
         colour = "green" if row.passed else "red" if outcome == "FAILED" else "yellow"
@@ -134,7 +138,7 @@ def as_json(results: Iterable[Result], missing: Iterable[BackendInfo]) -> str:
 
 def versions() -> dict[str, str]:
     """Of polyad, of every installed backend, and of what both stand on."""
-    found = {info.name: info.version for info in polyad.backends() if info.version}
+    found = {info.name: info.version for info in backends() if info.version}
     stands_on = {name: importlib.metadata.version(name) for name in ("array-api-compat", "numpy", "optree")}
     return {"polyad": polyad.__version__, **stands_on, **found}
 

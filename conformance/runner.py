@@ -15,7 +15,8 @@ import numpy as np
 
 from polyad import StatefulLayer, convert, setup, trees, value_and_gradient
 from polyad.backends import get
-from polyad_conformance.cases import FINITE_DIFFERENCES, Case
+
+from .cases import FINITE_DIFFERENCES, Case
 
 __all__ = ["DTYPES", "Result", "run"]
 
@@ -132,7 +133,7 @@ def leaf_names(case: Case) -> list[str]:
 
 
 def largest_difference(actual: Leaves, expected: Leaves, names: Sequence[str]) -> tuple[float, str]:
-    """(difference, name of its leaf), relative to the largest expected entry; infinite for other shapes and for zero."""
+    """(difference, name of its leaf), relative to the largest expected entry; infinite for other shapes or zero."""
     if len(actual) != len(expected):
         return float("inf"), f"{len(actual)} leaves in place of {len(expected)}:"
     found = [_difference(a, e) for a, e in zip(actual, expected, strict=True)]

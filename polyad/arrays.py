@@ -66,7 +66,7 @@ _CONSTANTS = {"e": np.e, "inf": np.inf, "nan": np.nan, "newaxis": None, "pi": np
 
 
 def dtype_name(dtype: Any) -> str:
-    """"float64" for the float64 of any framework."""
+    """ "float64" for the float64 of any framework."""
     if isinstance(dtype, DType):
         return dtype.name
     if isinstance(dtype, type) and issubclass(dtype, np.generic | float | int | bool | complex):
@@ -144,9 +144,7 @@ def _with_one_owner(items: Sequence[Any]) -> list[Any]:
     backend = single_owner(_members(items))
     like = next(x for x in _members(items) if owner(x) is not None)
     assert backend is not None
-    return [
-        backend.asarray(x, dtype_name(like.dtype)) if isinstance(x, float | int | np.generic) else x for x in items
-    ]
+    return [backend.asarray(x, dtype_name(like.dtype)) if isinstance(x, float | int | np.generic) else x for x in items]
 
 
 def _members(args: Iterable[Any]) -> Iterable[Any]:
@@ -218,10 +216,8 @@ class Namespace:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if not self._path and name in _SPECIAL:
-            value = _SPECIAL[name]
-        else:
-            value = _function(f"{self._path}{name}")
+        special = not self._path and name in _SPECIAL
+        value = _SPECIAL[name] if special else _function(f"{self._path}{name}")
         self.__dict__[name] = value  # found without __getattr__ from now on
         return value
 
@@ -271,10 +267,7 @@ def _convert_leaf(array: Any, target: Backend, device: Any, dtype: Any) -> Any:
     if name is not None and _kind(name) != "floating":
         raise DTypeError(f"convert: dtype={name!r} is no floating dtype; write 'float32' or 'float64'")
     source = owner(array)
-    if source is None or source is target:
-        values = array
-    else:
-        values = source.to_host(array)
+    values = array if source is None or source is target else source.to_host(array)
     return target.asarray(values, name, device)
 
 

@@ -13,11 +13,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-import polyad
 from polyad.backends import BackendInfo
+from polyad.backends import backends as all_backends
 
 __all__ = ["app", "main"]
 
@@ -54,12 +55,12 @@ def _without_command(context: typer.Context) -> None:
 def backends() -> None:
     """List the backends that polyad knows, installed or not."""
     console = Console()
-    lines = [(b.name, "yes" if b.installed else "no", b.version or "-", b.install) for b in polyad.backends()]
+    lines = [(b.name, "yes" if b.installed else "no", b.version or "-", b.install) for b in all_backends()]
     header = ("backend", "installed", "version", "how to install")
     if console.is_terminal:
         table = Table(*header)
         for line in lines:
-            table.add_row(*line, style=None if line[1] == "yes" else "dim")
+            table.add_row(*map(escape, line), style=None if line[1] == "yes" else "dim")
         console.print(table)
         return
     widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
@@ -80,20 +81,23 @@ def conformance(
     asked for by name is not installed, 2 for wrong arguments.
     """
     enable_float64_on_jax()
-    from polyad_conformance import report
-    from polyad_conformance.cases import CASES
-    from polyad_conformance.runner import DTYPES, run
+    from polyad_conformance import (  # type: ignore[import-not-found]  # mypy misses packages installed in place
+        cases,
+        report,
+        runner,
+    )
 
-    known = {info.name: info for info in polyad.backends()}
+    known = {info.name: info for info in all_backends()}
     chosen = [known[name] for name in _chosen("--backend", backend, known)]
-    dtypes = _chosen("--dtype", dtype, DTYPES)
-    names = _chosen("--case", case, [c.name for c in CASES])
+    dtypes = _chosen("--dtype", dtype, runner.DTYPES)
+    names = _chosen("--case", case, [c.name for c in cases.CASES])
     _check_writable(json)
 
     missing = [info for info in chosen if not info.installed]
-    cells = [(c, b.name, d) for c in CASES if c.name in names for b in chosen if b.installed for d in dtypes]
+    present = [info.name for info in chosen if info.installed]
+    cells = [(c, b, d) for c in cases.CASES if c.name in names for b in present for d in dtypes]
     with _progress(len(cells)) as advance:
-        results = [advance(run(*cell)) for cell in cells]
+        results = [advance(runner.run(*cell)) for cell in cells]
     report.show(report.rows(results, missing), dtypes[0], Console())
     if json is not None:
         json.write_text(report.as_json(results, missing))
@@ -115,7 +119,7 @@ def _chosen(option: str, given: Sequence[str] | None, known: Sequence[str] | dic
         if name not in known:
             close = get_close_matches(name, list(known), 1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise typer.BadParameter(f"{option}: there is no {name!r}.{hint} Known are: {', '.join(known)}")
+            raise typer.BadParameter(f"there is no {name!r}.{hint} Known are: {', '.join(known)}", param_hint=option)
     return list(dict.fromkeys(given or known))
 
 
@@ -124,9 +128,9 @@ def _check_writable(file: Path | None) -> None:
     if file is None:
         return
     if file.is_dir():
-        raise typer.BadParameter(f"--json: {file} is a folder; give the name of a file")
+        raise typer.BadParameter(f"{file} is a folder; give the name of a file", param_hint="--json")
     if not os.access(file if file.exists() else file.absolute().parent, os.W_OK):
-        raise typer.BadParameter(f"--json: cannot write to {file}")
+        raise typer.BadParameter(f"cannot write to {file}", param_hint="--json")
 
 
 @contextmanager

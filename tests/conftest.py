@@ -24,3 +24,11 @@ def _default_backend(monkeypatch):
     """A test may call set_backend without a trace."""
     monkeypatch.setattr(polyad.backends, "_default", None)
     monkeypatch.delenv("POLYAD_BACKEND", raising=False)
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """polyad.backends, with a registry of its own: what a test registers is gone after it."""
+    for name in ("_entries", "_loaded", "_owners"):
+        monkeypatch.setattr(polyad.backends, name, dict(getattr(polyad.backends, name)))
+    return polyad.backends

@@ -241,8 +241,6 @@ def _may_be_claimed_later(kind: type) -> bool:
     return kind not in _PLAIN
 
 
-
-
 class _Callable(ModuleType):
     """polyad.backends is this package and, called, the list of backends."""
 

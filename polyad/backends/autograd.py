@@ -138,5 +138,3 @@ def _like(grad: Array | None, x: Array) -> Array:
     if tuple(grad.shape) != tuple(x.shape):  # forward rules leave broadcasts to the sum
         grad = xp.broadcast_to(grad, x.shape)
     return grad if grad.dtype == x.dtype else grad.astype(x.dtype)
-
-

@@ -41,15 +41,15 @@ class Torch(Backend):
 
     def pushforwards(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
         moving, (points, directions) = _moving(f, xs, dxs)
-        out = vmap(
-            lambda *some: jvp(moving, points, some, has_aux=has_aux), out_dims=(None, 0, None)[: 2 + has_aux]
-        )(*directions)
-        return out
+        return vmap(lambda *some: jvp(moving, points, some, has_aux=has_aux), out_dims=(None, 0, None)[: 2 + has_aux])(
+            *directions
+        )
 
     def pullbacks(self, pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:
         given = [i for i, ct in enumerate(cotangents) if ct is not None]
+        entries = sum(ct.numel() for ct in cotangents if ct is not None)
         # A loop keeps the kernels large; batching pays where calls cost more than they do.
-        if _inside_functorch() or sum(cotangents[i].numel() for i in given) > SMALL:
+        if _inside_functorch() or entries > SMALL:
             return super().pullbacks(pull, cotangents)
 
         def one(*some: Array) -> Arrays:
@@ -86,9 +86,7 @@ class Torch(Backend):
         return torch.tensor(values, dtype=wanted, device=device)
 
     def to_host(self, array: Array) -> Any:
-        if torch._C._functorch.is_functorch_wrapped_tensor(array) or (
-            torch.is_grad_enabled() and array.requires_grad
-        ):
+        if torch._C._functorch.is_functorch_wrapped_tensor(array) or (torch.is_grad_enabled() and array.requires_grad):
             raise DetachError(
                 "convert: this tensor requires a gradient; as an array of another framework it would lose it. "
                 "Convert x.detach(), or under torch.no_grad(), if its values are all you want"
@@ -119,14 +117,14 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
     recorded = [i for i, y in enumerate(ys) if y.requires_grad]
 
     def pull(cotangents: Sequence[Array | None]) -> Arrays:
-        used = [i for i in recorded if cotangents[i] is not None]
+        used = [(ys[i], ct) for i in recorded if (ct := cotangents[i]) is not None]
         if not used:
             return tuple(torch.zeros_like(x) for x in xs)
-        create_graph = outer or any(cotangents[i].requires_grad for i in used)
+        create_graph = outer or any(ct.requires_grad for _, ct in used)
         return torch.autograd.grad(
-            [ys[i] for i in used],
+            [y for y, _ in used],
             aliases,
-            [cotangents[i] for i in used],
+            [ct for _, ct in used],
             retain_graph=True,  # the pullback may be called again
             create_graph=create_graph and torch.is_grad_enabled(),
             allow_unused=True,

@@ -19,12 +19,12 @@ def identity(x: Any) -> Any:
 
 
 def tanh(x: Any) -> Any:
-    """tanh(x)."""
+    """Hyperbolic tangent."""
     return xp.tanh(x)
 
 
 def sin(x: Any) -> Any:
-    """sin(x)."""
+    """Sine, as in SIREN."""
     return xp.sin(x)
 
 

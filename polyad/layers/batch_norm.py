@@ -55,9 +55,7 @@ class BatchNorm(Layer):
     def _statistics(self, x: Any, state: Tree) -> tuple[Any, Any, Tree]:
         n = math.prod(x.shape[:-1])
         if n < 2:
-            raise ArgumentError(
-                f"{self!r}: a batch of {n} has no variance; use more rows, or polyad.test_mode(state)"
-            )
+            raise ArgumentError(f"{self!r}: a batch of {n} has no variance; use more rows, or polyad.test_mode(state)")
         axes = tuple(range(x.ndim - 1))
         mean = xp.mean(x, axis=axes)
         centred = x - mean

@@ -27,9 +27,7 @@ def setup(
     if not isinstance(model, Layer):
         raise ArgumentError(f"setup: {model!r} is no polyad layer. Type setup(0, Chain(Dense(2, 4), ...))")
     target = current() if backend is None else get(backend)
-    params, state = convert(
-        model.init(Random(seed)), target, dtype=dtype or target.default_dtype(), device=device
-    )
+    params, state = convert(model.init(Random(seed)), target, dtype=dtype or target.default_dtype(), device=device)
     return params, state
 
 

@@ -126,5 +126,3 @@ def _checked(call: Call, jac: Any, expected: Any, found: Any) -> Any:
             "Otherwise ask for jacobian(f, x), which has shape (B, *out, B, *in)"
         )
     return jac
-
-

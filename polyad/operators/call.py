@@ -47,6 +47,7 @@ class Call:
             raise ArgumentError(f"{operator}: the first argument is {_short(f)}, not a function. Type {operator}(f, x)")
         self.operator, self.f, self.args, self.has_aux = operator, f, args, has_aux
         self.kwargs = kwargs or {}
+        self.check_outputs: Callable[[Arrays], None] = lambda ys: None  # for operators that do not take any ys
         self.single = isinstance(argnums, int)
         self.argnums = self._positions((argnums,) if isinstance(argnums, int) else tuple(argnums))
         flattened = [trees.flatten(unboxed(arg)) for arg in args]
@@ -69,9 +70,6 @@ class Call:
         return sum(math.prod(x.shape) for x in self.xs)
 
     # Inside: what the adapter calls.
-
-    def check_outputs(self, ys: Arrays) -> None:
-        """Replaced by operators that do not take any ys."""
 
     def flat(self, *xs: Any) -> Any:
         """f on the leaves xs."""
@@ -118,7 +116,8 @@ class Call:
         foreign = owner(leaf)
         if foreign is not None and foreign is not self.backend and foreign.name not in self.backend.wraps:
             raise MixedArraysError(
-                f"{self.operator}: f returned an array of {foreign.name}, but its arguments are of {self.backend.name}. "
+                f"{self.operator}: f returned an array of {foreign.name}, but its arguments are "
+                f"of {self.backend.name}. "
                 f"Pass backend={foreign.name!r}, or convert what f captures: polyad.convert(x, {self.backend.name!r})"
             )
         return self.adopt(leaf)
@@ -239,9 +238,7 @@ class Call:
                 if kind == "complex"
                 else f"make it floating ({_floating(leaf)}), or choose other argnums"
             )
-            raise DTypeError(
-                f"{self.operator}: {name} is {_an(what)}; {kind} numbers have no derivative here: {cure}"
-            )
+            raise DTypeError(f"{self.operator}: {name} is {_an(what)}; {kind} numbers have no derivative here: {cure}")
         raise LeafError(
             f"{self.operator}: {name} is {_short(leaf)} of type {type(leaf).__name__}, not an array. Keep it out of "
             f"the differentiated arguments (argnums), or put None in its place"

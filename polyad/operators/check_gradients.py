@@ -39,7 +39,10 @@ def check_gradients(
     call = Call("check_gradients", f, args, argnums, backend)
     names = [call.name(i, j) for i in argnums for j in range(len(call.leaves[i]))]
     worst = max(
-        (_difference(a, e, names[i % len(names)], f, call) for i, (a, e) in enumerate(zip(actual, expected, strict=True))),
+        (
+            _difference(a, e, names[i % len(names)], f, call)
+            for i, (a, e) in enumerate(zip(actual, expected, strict=True))
+        ),
         default=(0.0, ""),
     )
     limit = rtol if rtol is not None else max((_limit(x) for x in call.xs), default=0.0)

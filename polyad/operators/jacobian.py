@@ -80,9 +80,7 @@ def _rows(call: Call, ys: Arrays, pull: Any, i: int) -> Arrays:
         parts.append(call.backend.pullbacks(pull, tuple(unit if j == i else None for j in range(len(ys)))))
     shapes = [(*y.shape, *x.shape) for x in call.xs]
     if not parts:
-        return tuple(
-            xp.reshape(xp.zeros_like(x)[None][:0], shape) for x, shape in zip(call.xs, shapes, strict=True)
-        )
+        return tuple(xp.reshape(xp.zeros_like(x)[None][:0], shape) for x, shape in zip(call.xs, shapes, strict=True))
     joined = (xp.concat(list(part)) if len(part) > 1 else part[0] for part in zip(*parts, strict=True))
     return tuple(xp.reshape(rows, shape) for rows, shape in zip(joined, shapes, strict=True))
 
