@@ -6,6 +6,7 @@ from typing import Any
 from polyad import trees
 from polyad.arrays import dtype_name, is_floating
 from polyad.backends import current, is_array, owner, scope
+from polyad.backends.base import Backend
 from polyad.captures import declared_arrays, unboxed
 from polyad.errors import DTypeError, MixedArraysError, ParameterError
 from polyad.layers.layer import Layer, Tree
@@ -32,8 +33,7 @@ class StatefulLayer:
 
     def __call__(self, x: Any, params: Tree = None) -> Any:
         params = self.params if params is None else unboxed(params)
-        _check_input(params, x)
-        y, state = self.model(x, params, self.state)
+        y, state = self.model(_fitting(params, x), params, self.state)
         if state is not self.state and scope() == self._scope:
             self.state = state
         return y
@@ -82,7 +82,7 @@ class Composition:
 
 
 def compose(*functions: Callable[..., Any]) -> Callable[..., Any]:
-    """compose(f, g, net)(x) == f(g(net(x))); also written net >> g >> f and f << net."""
+    """The function x -> f(g(net(x))) for compose(f, g, net); also net >> g >> f and f << net."""
     if not functions or not all(map(callable, functions)):
         raise ParameterError(f"compose{functions!r}: needs functions. Type compose(f, net)")
     first, *rest = reversed(functions)
@@ -91,24 +91,35 @@ def compose(*functions: Callable[..., Any]) -> Callable[..., Any]:
     return first
 
 
-def _check_input(params: Tree, x: Any) -> None:
-    """One framework and one floating dtype for the first parameter and the input."""
-    leaves = trees.leaves(params)
-    first = next((leaf for leaf in leaves if is_array(leaf)), None)
+def _fitting(params: Tree, x: Any) -> Any:
+    """The input in the framework of the parameters; an error where framework or dtype differ."""
+    first = next((leaf for leaf in trees.leaves(params) if is_array(leaf)), None)
     if first is None or not is_array(x):
-        return
+        return x
     mine, other = owner(first), owner(x)
-    if mine is not other and mine is not None and other is not None:
-        if mine.name not in other.wraps and other.name not in mine.wraps:
-            raise MixedArraysError(
-                f"{_name(params, first)} is an array of {mine.name}, x of {other.name}. "
-                f"Convert one of them: polyad.convert(x, {mine.name!r})"
-            )
-    if first.dtype != x.dtype and is_floating(x) and is_floating(first):
-        raise DTypeError(
-            f"{_name(params, first)} is {dtype_name(first.dtype)}, x is {dtype_name(x.dtype)}. Type polyad.convert(x, "
-            f"{(other or current()).name!r}, dtype={dtype_name(first.dtype)!r}), or setup(..., dtype={dtype_name(x.dtype)!r})"
+    if other is None and mine is not None and not mine.host:
+        x = mine.asarray(x, None, mine.device(first))
+    elif not _together(mine, other):
+        name = mine.name if mine else "numpy"
+        raise MixedArraysError(
+            f"{_name(params, first)} is an array of {name}, x of {other.name if other else 'numpy'}. "
+            f"Convert one of them: polyad.convert(x, {name!r})"
         )
+    if first.dtype != x.dtype and is_floating(x) and is_floating(first):
+        mine_dtype, its_dtype = dtype_name(first.dtype), dtype_name(x.dtype)
+        raise DTypeError(
+            f"{_name(params, first)} is {mine_dtype}, x is {its_dtype}. Type polyad.convert(x, "
+            f"{(other or current()).name!r}, dtype={mine_dtype!r}), or setup(..., dtype={its_dtype!r})"
+        )
+    return x
+
+
+def _together(mine: Backend | None, other: Backend | None) -> bool:
+    """Whether arrays of the two go into one product."""
+    if mine is None or other is None:
+        backend = mine or other
+        return backend is None or backend.host
+    return mine is other or mine.name in other.wraps or other.name in mine.wraps
 
 
 def _name(params: Tree, leaf: Any) -> str:

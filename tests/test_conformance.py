@@ -5,13 +5,13 @@ import inspect
 
 import numpy as np
 import pytest
-
-from polyad import trees
-from polyad.backends import get
 from polyad_conformance import cases, reference, runner
 from polyad_conformance.broken import DAMAGES, broken
 from polyad_conformance.cases import CASES
 from polyad_conformance.runner import run
+
+from polyad import trees
+from polyad.backends import get
 
 BY_NAME = {case.name: case for case in CASES}
 BATCHED = BY_NAME["batched_jacobian_in_loss"]
@@ -95,7 +95,7 @@ def test_no_number_is_too_small_for_an_error_to_show(case):
 
 def test_numbers_are_drawn_once_and_for_all():
     assert cases.numbers("example", "x", (2,)).tolist() == cases.numbers("example", "x", (2,)).tolist()
-    assert BATCHED.inputs["x"][0, 0] == FIRST_NUMBER
+    assert BATCHED.inputs["x"][0, 0] == -0.20186562836170197
 
 
 # The suite can fail.
@@ -108,7 +108,7 @@ def stand_in(request, registry):
     sound = type(get(request.param))
 
     def register(damage):
-        registry._entries.pop(request.param)  # an array has one owner, and it is the broken one
+        del registry._entries[request.param]  # an array has one owner, and it is the broken one
         registry.register_backend("broken", broken(sound, damage))
         return "broken"
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from polyad import trees
-from polyad.arrays import dtype_name, xp
+from polyad.arrays import dtype_name, is_floating, xp
 from polyad.backends.base import Backend
 from polyad.errors import GradientCheckError
 from polyad.operators.call import Call
@@ -38,13 +38,8 @@ def check_gradients(
     expected = trees.leaves(jacobian(f, *args, mode="finite_difference", **options))
     call = Call("check_gradients", f, args, argnums, backend)
     names = [call.name(i, j) for i in argnums for j in range(len(call.leaves[i]))]
-    worst = max(
-        (
-            _difference(a, e, names[i % len(names)], f, call)
-            for i, (a, e) in enumerate(zip(actual, expected, strict=True))
-        ),
-        default=(0.0, ""),
-    )
+    pairs = enumerate(zip(actual, expected, strict=True))
+    worst = max((_difference(a, e, names[i % len(names)], call) for i, (a, e) in pairs), default=(0.0, ""))
     limit = rtol if rtol is not None else max((_limit(x) for x in call.xs), default=0.0)
     if not worst[0] <= limit:
         raise GradientCheckError(
@@ -56,8 +51,6 @@ def check_gradients(
 
 
 def _floating_arguments(f: Any, args: Any, backend: Any) -> tuple[int, ...]:
-    from polyad.arrays import is_floating
-
     return tuple(
         i
         for i, arg in enumerate(args)
@@ -69,7 +62,7 @@ def _limit(x: Any) -> float:
     return 1e-6 if dtype_name(x.dtype) == "float64" else 2e-2
 
 
-def _difference(actual: Any, expected: Any, name: str, f: Any, call: Call) -> tuple[float, str]:
+def _difference(actual: Any, expected: Any, name: str, call: Call) -> tuple[float, str]:
     """(largest relative difference, name of the leaf)."""
     if 0 in tuple(actual.shape):
         return 0.0, name

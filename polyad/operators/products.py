@@ -28,9 +28,7 @@ def jvp(
     returns   (y, dy), with has_aux (y, dy, aux); differentiable in both arguments
     """
     if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
-        raise ArgumentError(
-            "jvp: primals and tangents are tuples, one entry for each argument. Type jvp(f, (x,), (v,))"
-        )
+        raise ArgumentError("jvp: primals and tangents are tuples, an entry for each argument. Type jvp(f, (x,), (v,))")
     if len(primals) != len(tangents):
         raise ArgumentError(f"jvp: {len(primals)} primals and {len(tangents)} tangents; there must be one for each")
     moving = tuple(i for i, t in enumerate(tangents) if t is not None)
