@@ -233,7 +233,7 @@ EQUAL = 1e-17  # where a logarithmic axis shows that nothing differs
 
 def tables(runs: Sequence[Run], trials: Sequence[Trial]) -> str:
     """Both results as plain text."""
-    return "\n".join([*_agreement_table(runs), "", *(_noise_table(trials) if trials else [])])
+    return "\n".join([*_agreement_table(runs), *(["", *_noise_table(trials)] if trials else [])])
 
 
 def _agreement_table(runs: Sequence[Run]) -> list[str]:
@@ -292,8 +292,8 @@ def _draw_losses(axis: Any, runs: Sequence[Run]) -> None:
 def _draw_differences(axis: Any, runs: Sequence[Run]) -> None:
     for i, (run, gap) in enumerate(zip(runs, differences(runs), strict=True)):
         if i:
-            steps = np.arange(len(gap)) + 0.25 * (i - len(runs) / 2)  # side by side where they are equal
-            look = {"color": COLOURS[i % len(COLOURS)], "markersize": 4, "linestyle": "none"}
+            steps = np.arange(len(gap)) + 0.3 * (i - len(runs) / 2)  # side by side where they are equal
+            look = {"color": COLOURS[i % len(COLOURS)], "markersize": 3, "linestyle": "none"}
             axis.plot(steps, np.maximum(gap, EQUAL), MARKS[i % len(MARKS)], label=run.backend, **look)
     axis.axhline(AGREEMENT, color="grey", linestyle="--", linewidth=0.9)
     axis.axhline(np.finfo(float).eps, color="grey", linestyle=":", linewidth=0.9)
@@ -314,7 +314,7 @@ def _draw_effect(axis: Any, field: str, trials: Sequence[Trial]) -> None:
         name = f"penalty, weight {tried.weight:g}" if tried.weight else "no penalty"
         axis.fill_between(LEVELS, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.25, linewidth=0)
         axis.plot(LEVELS, values.mean(axis=0), color=colour, marker=mark, markersize=4, label=name)
-    axis.set(title=title, ylabel=unit, xlabel="standard deviation of the noise (white to black: 1)")
+    axis.set(title=title, ylabel=unit, xlabel="std. deviation of noise on pixels in [0, 1]")
     if field != "accuracy":
         axis.set_ylim(bottom=0)
     if field == "logits":

@@ -6,6 +6,7 @@ included; that is why prod() multiplies and never divides.
 """
 
 import math
+from collections import namedtuple
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,12 @@ import numpy as np
 from polyad.arrays import stop_gradient, xp
 from polyad.errors import UnsupportedError
 
-__all__ = ["COMPOSITIONS", "MATRIX_COMPOSITIONS"]
+__all__ = ["COMPOSITIONS", "MATRIX_COMPOSITIONS", "SVD", "Eigh", "Slogdet", "reduced_svd"]
+
+# The standard's results with names, for namespaces that make their own.
+Eigh = namedtuple("Eigh", "eigenvalues eigenvectors")
+Slogdet = namedtuple("Slogdet", "sign logabsdet")
+SVD = namedtuple("SVD", "U S Vh")
 
 
 # Moving entries: by indexing and reshaping.
@@ -41,43 +47,42 @@ def meshgrid(*arrays: Any, indexing: str = "xy") -> Any:
     return broadcast_arrays(*grid)
 
 
-def flip(x: Any, /, *, axis: Any = None) -> Any:
+def flip(x: Any, /, axis: Any = None) -> Any:
     index = [slice(None)] * x.ndim
     for a in _axes(x, axis):
         index[a] = slice(None, None, -1)
     return x[tuple(index)]
 
 
-def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
+def take(x: Any, /, indices: Any, axis: int | None = None) -> Any:
     if axis is None:
         x, axis = xp.reshape(x, (-1,)), 0
     return x[(slice(None),) * (axis % x.ndim) + (np.asarray(indices),)]
 
 
-def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Any:
+def take_along_axis(x: Any, /, indices: Any, axis: int = -1) -> Any:
     shape = [1 if i == axis % x.ndim else n for i, n in enumerate(x.shape)]
     grid = list(np.ogrid[tuple(slice(n) for n in shape)])
     grid[axis] = np.asarray(indices)
     return x[tuple(grid)]
 
 
-def roll(x: Any, /, shift: Any, *, axis: Any = None) -> Any:
+def roll(x: Any, /, shift: Any, axis: Any = None) -> Any:
     if axis is None:
         return xp.reshape(roll(xp.reshape(x, (-1,)), shift, axis=0), x.shape)
-    shifts, axes = (shift, axis) if isinstance(axis, tuple) else ((shift,), (axis,))
-    for s, a in zip(shifts, axes, strict=True):
+    for s, a in zip(*(z.ravel().tolist() for z in np.broadcast_arrays(shift, axis)), strict=True):
         x = take(x, np.roll(np.arange(x.shape[a]), s), axis=a)
     return x
 
 
-def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Any:
+def repeat(x: Any, /, repeats: Any, axis: int | None = None) -> Any:
     if axis is None:
         x, axis = xp.reshape(x, (-1,)), 0
     return take(x, np.repeat(np.arange(x.shape[axis]), np.asarray(repeats)), axis=axis)
 
 
-def tile(x: Any, repetitions: Any, /) -> Any:
-    reps = (repetitions,) if isinstance(repetitions, int) else tuple(repetitions)
+def tile(x: Any, /, reps: Any) -> Any:
+    reps = (reps,) if isinstance(reps, int) else tuple(reps)
     n = max(len(reps), x.ndim)
     reps = (1,) * (n - len(reps)) + reps
     x = xp.reshape(x, (1,) * (n - x.ndim) + tuple(x.shape))
@@ -87,14 +92,20 @@ def tile(x: Any, repetitions: Any, /) -> Any:
     return x
 
 
-def diff(x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None) -> Any:
-    parts = [z for z in (prepend, x, append) if z is not None]
+def diff(x: Any, /, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Any:
+    parts = [x if z is x else _edge(z, x, axis) for z in (prepend, x, append) if z is not None]
     x = xp.concat(parts, axis=axis) if len(parts) > 1 else x
     for _ in range(n):
         later, earlier = [slice(None)] * x.ndim, [slice(None)] * x.ndim
         later[axis], earlier[axis] = slice(1, None), slice(None, -1)
         x = x[tuple(later)] - x[tuple(earlier)]
     return x
+
+
+def _edge(z: Any, x: Any, axis: int) -> Any:
+    """z, or a number z as a slice of length 1 of x."""
+    shape = [1 if i == axis % x.ndim else n for i, n in enumerate(x.shape)]
+    return z if getattr(z, "ndim", 0) else xp.broadcast_to(xp.asarray(z, dtype=x.dtype), shape)
 
 
 def diagonal(x: Any, /, *, offset: int = 0) -> Any:
@@ -213,8 +224,12 @@ def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any
 def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
     if ord == "fro":
         return vector_norm(x, axis=(-2, -1), keepdims=keepdims)
+    if ord in (2, -2, "nuc"):
+        s = xp.linalg.svdvals(x)
+        y = xp.sum(s, axis=-1) if ord == "nuc" else s[..., 0 if ord == 2 else -1]
+        return y[..., None, None] if keepdims else y
     if ord not in (1, -1, math.inf, -math.inf):
-        raise UnsupportedError(f"the matrix norm ord={ord!r} has no derivative rule here; use 'fro', 1 or inf")
+        raise ValueError(f"there is no matrix norm ord={ord!r}; there are 'fro', 'nuc', 1, 2, inf and the negative ones")
     inner, last = (-2, -1) if abs(ord) == 1 else (-1, -2)
     sums = xp.sum(xp.abs(x), axis=inner, keepdims=True)
     y = (xp.max if ord > 0 else xp.min)(sums, axis=last, keepdims=True)
@@ -222,7 +237,17 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
 
 
 def trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Any:
-    return xp.sum(diagonal(x, offset=offset), axis=-1)
+    return xp.sum(diagonal(x, offset=offset), axis=-1, dtype=dtype)
+
+
+def reduced_svd(x: Any, full_matrices: bool) -> Any:
+    """The SVD with the vectors that have a derivative."""
+    if full_matrices and x.shape[-2] != x.shape[-1]:
+        raise UnsupportedError(
+            f"svd of shape {tuple(x.shape)}: the vectors that fill up U or Vh have no derivative; "
+            f"type svd(x, full_matrices=False), or svdvals(x)"
+        )
+    return xp.linalg.svd(x, full_matrices=False)
 
 
 COMPOSITIONS = {

@@ -30,7 +30,7 @@ def test_backend_agrees_with_the_reference_and_with_differences(case, backend, d
     result = run(case, backend, dtype)
     assert result.failures == (), result.trace
     assert result.passed
-    assert result.difference <= {"float64": 1e-10, "float32": 1e-4}[dtype]
+    assert result.difference <= {"float64": 1e-10, "float32": 1e-4}[dtype]  # whatever the case itself allows
     assert (result.finite_differences is not None) == (dtype == "float64")
 
 
@@ -129,8 +129,8 @@ def test_broken_adapter_is_rejected(stand_in, damage):
 
 @pytest.mark.parametrize("case", CASES, ids=by_name)
 def test_every_example_sees_an_inner_derivative_that_is_cut_off(stand_in, case):
-    result = run(case, stand_in(DAMAGES["cut_off"]), "float32" if case is not BATCHED else "float64")
-    assert "differs from the reference" in result.failures[0]
+    result = run(case, stand_in(DAMAGES["cut_off"]), "float32")
+    assert any("differs from the reference" in failure for failure in result.failures)
 
 
 def test_differences_alone_reject_a_halved_gradient(stand_in):
@@ -145,9 +145,11 @@ def test_a_gradient_that_is_zero_is_named(stand_in):
     assert "d/d params['layer_0']['bias'] is zero in every entry" in result.failures
 
 
-def test_a_gradient_in_the_wrong_precision_is_named(stand_in):
-    result = run(BATCHED, stand_in(DAMAGES["single_precision"]), "float64")
-    assert any("float32, not float64" in failure for failure in result.failures) or result.trace
+def test_a_gradient_in_the_wrong_precision_is_named():
+    one = np.ones(1)
+    assert list(runner.malformed([one.astype(np.float32)], [one], ["d/d x"], "float64")) == [
+        "d/d x is float32, not float64"
+    ]
 
 
 def test_an_exception_is_a_result_with_its_text(stand_in):

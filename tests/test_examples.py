@@ -37,10 +37,16 @@ def reference(data):
     return digits.train("numpy", data, SMALL, steps=4)
 
 
+def test_digits_reference_moves_every_parameter(reference):
+    start, _ = polyad.setup(0, digits.classifier(3), backend="numpy", dtype="float64")  # standing still agrees too
+    for layer, leaves in reference.params.items():
+        for leaf, value in leaves.items():
+            assert np.abs(value - start[layer][leaf]).max() > 1e-3, (layer, leaf)
+
+
 def test_digits_losses_and_parameters_are_those_of_numpy(backend, data, reference):
     run = digits.train(backend, data, SMALL, steps=4)
     assert digits.differences([reference, run]).max() < digits.AGREEMENT
-    assert reference.losses[-1] < reference.losses[0]
     for layer, leaves in reference.params.items():
         for leaf, expected in leaves.items():
             np.testing.assert_allclose(run.params[layer][leaf], expected, rtol=1e-9, atol=1e-12)
@@ -60,26 +66,22 @@ def test_digits_loss_is_cross_entropy_plus_the_weighted_square_of_the_jacobian(b
     assert float(value) == pytest.approx(expected, rel=1e-12)
 
 
-def test_digits_gradient_of_the_loss_is_that_of_finite_differences(backend, data):
+def test_digits_gradient_of_the_loss_is_that_of_finite_differences(data):
     model = digits.classifier(2)
-    params, state = polyad.setup(0, model, backend=backend, dtype="float64")
-    x, y = polyad.convert(digits.batch(data, 8, step=0), backend)
-    polyad.set_backend(backend)
-    polyad.check_gradients(digits.objective(model, state, 0.7), params, x, y)
+    params, state = polyad.setup(0, model, backend="numpy", dtype="float64")
+    polyad.check_gradients(digits.objective(model, state, 0.7), params, *digits.batch(data, 8, step=0))
 
 
-def test_digits_penalty_makes_noise_move_the_logits_less_and_keeps_the_accuracy(backend, data):
-    if backend == "numpy":
-        pytest.skip("60 steps in forward mode alone take a minute")
-    setting = digits.Setting(hidden=8, batch=50, rate=0.5, weight=0.01)
-    without, penalised = (
-        digits.effect(digits.train(backend, data, setting._replace(weight=w), steps=60).params, data, 8, (0.0, 0.3), 2)
-        for w in (0.0, setting.weight)
-    )
-    assert without.logits[0] == 0 == without.decisions[0]  # no noise, no change
-    assert penalised.logits[1] < 0.6 * without.logits[1]
-    assert penalised.accuracy[0] > 0.7
-    assert penalised.accuracy[0] > without.accuracy[0] - 0.05
+def test_digits_penalty_makes_noise_move_the_logits_less_and_still_learns(backend, data):
+    def moved(weight):
+        run = digits.train(backend, data, digits.Setting(4, 20, 0.5, weight), steps=60)
+        return digits.effect(run.params, data, 4, levels=(0.0, 0.3), draws=2)
+
+    without, penalised = moved(0.0), moved(0.01)
+    assert without.logits[0] == without.decisions[0] == 0.0  # no noise, no change
+    assert penalised.logits[1] < 0.75 * without.logits[1]
+    assert penalised.accuracy[0] > 0.5  # one in ten by chance
+    assert penalised.accuracy[0] > without.accuracy[0] - 0.1
 
 
 def test_digits_batches_are_the_same_whatever_was_drawn_before(data):

@@ -206,6 +206,19 @@ def test_batched_jacobian_refuses_rows_that_mix(backend, mode):
         polyad.batched_jacobian(lambda x: x - xp.mean(x, axis=0), x, backend=backend, mode=mode)
 
 
+def test_rows_that_mix_are_refused_inside_a_loss_and_are_nan_where_values_cannot_be_seen(backend):
+    x = arrays(backend, np.random.Generator(np.random.Philox(3)).normal(size=(5, 2)))
+
+    def loss(x):
+        return xp.sum(polyad.batched_jacobian(lambda x: x**2 - xp.mean(x, axis=0), x) ** 2)
+
+    with pytest.raises(polyad.errors.RowsMixError):
+        gradient(loss, x, backend=backend)
+    compiled = polyad.backends.get(backend).compile(lambda x: (loss(x),))
+    if backend == "jax":
+        assert np.isnan(host(compiled(x))[0])
+
+
 def test_check_gradients_confirms_a_right_derivative_and_names_the_leaf_of_a_wrong_one(backend):
     v, w = arrays(backend, V, W)
 

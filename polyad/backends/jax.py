@@ -66,7 +66,11 @@ class Jax(Backend):
         return _trace_state()
 
     def concrete(self, array: Array) -> bool:
-        return not isinstance(array, jax.core.Tracer)
+        try:
+            bool(array)  # tracers of grad and jvp know their values, those of jit and vmap do not
+        except jax.errors.ConcretizationTypeError:
+            return False
+        return True
 
     def default_dtype(self) -> str:
         return "float64" if jax.config.jax_enable_x64 else "float32"
@@ -76,7 +80,8 @@ class Jax(Backend):
         if wanted == "float64" and not jax.config.jax_enable_x64:
             raise PrecisionError(
                 "float64 was asked of JAX, whose 64-bit types are switched off; JAX would compute in float32. "
-                "Type jax.config.update('jax_enable_x64', True) at the start, or use dtype='float32'"
+                "Type jax.config.update('jax_enable_x64', True) at the start, or set JAX_ENABLE_X64=1 in the "
+                "environment, or use dtype='float32'"
             )
         if isinstance(values, jax.Array):
             array = values if dtype is None else values.astype(dtype)

@@ -38,14 +38,19 @@ def _pow_exponent(a: Any, b: Any, y: Any) -> Any:
     return y * xp.log(xp.where(a == 0, xp.ones_like(a), a))
 
 
+# The derivative of sin(z) / z by powers of z, below 1 exact to double precision to
+# the fifth order and more; the closed form would lose all digits there.
+_SINC_SERIES = [(-1) ** n * 2 * n / math.factorial(2 * n + 1) for n in range(1, 13)]
+
+
 def _sinc(x: Any, y: Any) -> Any:
-    small = abs(x) < 1e-4  # below, the series is exact to double precision
-    z = math.pi * xp.where(small, xp.ones_like(x), x)
-    return xp.where(small, -(math.pi**2) * x / 3 * (1 - 0.1 * (math.pi * x) ** 2), math.pi * (z * xp.cos(z) - xp.sin(z)) / z**2)
-
-
-def _tanh(x: Any, y: Any) -> Any:
-    return 1 - y * y
+    small = abs(x) < 0.3
+    z = math.pi * xp.where(small, x, xp.zeros_like(x))
+    series = _SINC_SERIES[-1] * xp.ones_like(x)
+    for coefficient in reversed(_SINC_SERIES[:-1]):
+        series = series * (z * z) + coefficient
+    w = math.pi * xp.where(small, xp.ones_like(x), x)
+    return math.pi * xp.where(small, z * series, (xp.cos(w) * w - xp.sin(w)) / (w * w))
 
 
 PARTIALS: dict[str, tuple[Partial | None, ...]] = {
@@ -68,19 +73,21 @@ PARTIALS: dict[str, tuple[Partial | None, ...]] = {
     "expm1": (lambda x, y: y + 1,),
     "fmax": (_share, lambda a, b, y: _share(b, a, y)),
     "fmin": (_share, lambda a, b, y: _share(b, a, y)),
+    "fmod": (lambda a, b, y: 1.0, lambda a, b, y: -xp.trunc(a / b)),
     "hypot": (lambda a, b, y: a / y, lambda a, b, y: b / y),
     "log": (lambda x, y: 1 / x,),
     "log10": (lambda x, y: 1 / (x * math.log(10)),),
     "log1p": (lambda x, y: 1 / (1 + x),),
     "log2": (lambda x, y: 1 / (x * math.log(2)),),
     "logaddexp": (lambda a, b, y: xp.exp(a - y), lambda a, b, y: xp.exp(b - y)),
+    "logaddexp2": (lambda a, b, y: 2.0 ** (a - y), lambda a, b, y: 2.0 ** (b - y)),
     "maximum": (_share, lambda a, b, y: _share(b, a, y)),
     "minimum": (_share, lambda a, b, y: _share(b, a, y)),
     "multiply": (lambda a, b, y: b, lambda a, b, y: a),
     "negative": (lambda x, y: -1.0,),
     "pow": (_pow_base, _pow_exponent),
     "reciprocal": (lambda x, y: -y * y,),
-    "remainder": (lambda a, b, y: 1.0, lambda a, b, y: -xp.floor(a / b)),
+    "remainder": (lambda a, b, y: 1.0, lambda a, b, y: -(a // b)),
     "sin": (lambda x, y: xp.cos(x),),
     "sinc": (_sinc,),
     "sinh": (lambda x, y: xp.cosh(x),),
@@ -88,7 +95,7 @@ PARTIALS: dict[str, tuple[Partial | None, ...]] = {
     "square": (lambda x, y: 2 * x,),
     "subtract": (lambda a, b, y: 1.0, lambda a, b, y: -1.0),
     "tan": (lambda x, y: 1 + y * y,),
-    "tanh": (_tanh,),
+    "tanh": (lambda x, y: 1 - y * y,),
 }
 
 _OPERATORS: dict[str, Callable[..., Any]] = {
@@ -158,14 +165,38 @@ def _like(value: Any, x: Any) -> Any:
 
 
 @register("astype")
-def _astype(level: int, x: Any, dtype: Any, copy: bool = True) -> Any:
-    y = xp.astype(primal(level, x), dtype)
-    return make(level, y, xp.astype(tangent(level, x), dtype)) if number_kind(y) == "floating" else y
+def _astype(level: int, x: Any, dtype: Any, copy: bool = True, device: Any = None) -> Any:
+    y = xp.astype(primal(level, x), dtype)  # to integers: piecewise constant, as floor() is
+    return make(level, y, tangent(level, x)) if number_kind(y) in ("floating", "complex") else y
+
+
+@register("asarray")
+def _asarray(level: int, x: Any, dtype: Any = None, device: Any = None, copy: Any = None) -> Any:
+    return x if dtype is None else xp.astype(x, dtype)
+
+
+@register("full")
+def _full(level: int, shape: Any, fill_value: Any, dtype: Any = None, device: Any = None) -> Any:
+    return xp.broadcast_to(_asarray(level, fill_value, dtype), (shape,) if isinstance(shape, int) else shape)
+
+
+@register("full_like")
+def _full_like(level: int, x: Any, fill_value: Any, dtype: Any = None, device: Any = None) -> Any:
+    if tangent(level, fill_value) is None:
+        return call("full_like", primal(level, x), fill_value, dtype=dtype)
+    return _full(level, x.shape, fill_value, x.dtype if dtype is None else dtype)
+
+
+@register("heaviside")
+def _heaviside(level: int, x: Any, middle: Any) -> Any:
+    x, t = primal(level, x), tangent(level, middle)
+    y = call("heaviside", x, primal(level, middle))
+    return y if t is None else make(level, y, lift(t, y.ndim) * xp.astype(x == 0, y.dtype))
 
 
 constant(
     *("all", "any", "argmax", "argmin", "argsort", "ceil", "count_nonzero", "equal", "floor", "floor_divide"),
     *("greater", "greater_equal", "isfinite", "isinf", "isnan", "less", "less_equal", "logical_and", "logical_not"),
     *("logical_or", "logical_xor", "nonzero", "not_equal", "round", "searchsorted", "sign", "signbit", "trunc"),
-    *("zeros_like", "ones_like", "empty_like", "full_like", "isdtype", "result_type", "can_cast", "finfo", "heaviside"),
+    *("zeros_like", "ones_like", "empty_like", "isdtype", "result_type", "can_cast", "finfo", "linalg.matrix_rank"),
 )

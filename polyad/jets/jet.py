@@ -1,11 +1,12 @@
 """The array object: a value and its derivative in k directions."""
 
 import operator
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from polyad.arrays import xp
+from polyad.arrays import dtype_name, xp
 from polyad.errors import DetachError, UnsupportedError
 from polyad.jets.rule import apply
 
@@ -36,7 +37,10 @@ class Jet:
     device = property(lambda self: getattr(self.primal, "device", "cpu"))
     T = property(lambda self: apply("permute_dims", self, tuple(reversed(range(self.ndim)))))
     mT = property(lambda self: apply("matrix_transpose", self))
+    itemsize = property(lambda self: self.primal.itemsize)
+    nbytes = property(lambda self: self.primal.nbytes)
     real = property(lambda self: self)
+    imag = property(lambda self: apply("zeros_like", self))
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
         from polyad.jets.namespace import namespace  # the namespace is built on top of jets
@@ -55,6 +59,15 @@ class Jet:
 
     def __repr__(self) -> str:
         return f"Jet(level={self._jet_level}, primal={self.primal!r}, directions={self.tangent.shape[0]})"
+
+    def __format__(self, spec: str) -> str:
+        return format(self.primal, spec) if spec else repr(self)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or not hasattr(np.ndarray, name):
+            raise AttributeError(f"a Jet has no attribute {name!r}")
+        what = f"writes into an array; use np.{name}" if name in _IN_PLACE else "has no derivative rule"
+        raise _MissingAttributeError(f"x.{name} of an array x that is being differentiated {what}. {_CURE}")
 
     def __len__(self) -> int:
         return len(self.primal)
@@ -75,7 +88,7 @@ class Jet:
         return bool(self.primal)
 
     def __float__(self) -> float:
-        raise DetachError(_detached("float(x)", "math functions and Python floats"))
+        raise DetachError(_detached("float(x), a function of math, or out[i] = x,", "Python floats and plain ndarrays"))
 
     def __int__(self) -> int:
         raise DetachError(_detached("int(x)", "Python integers"))
@@ -119,10 +132,11 @@ class Jet:
     diagonal, trace = _method("diagonal"), _method("trace")
     dot = _method("dot")
     max, min, sum, prod = _method("max"), _method("min"), _method("sum"), _method("prod")
+    nonzero, searchsorted = _method("nonzero"), _method("searchsorted")
     mean, std, var = _method("mean"), _method("std"), _method("var")
     repeat, squeeze, swapaxes, take = _method("repeat"), _method("squeeze"), _method("swapaxes"), _method("take")
     ravel, flatten = _method("ravel"), _method("ravel")
-    conj = _method("conj")
+    conj = conjugate = _method("conj")
     del _method
 
     def reshape(self, *shape: Any, order: str = "C") -> Any:
@@ -152,19 +166,35 @@ class Jet:
     def __abs__(self) -> Any:
         return apply("abs", self)
 
+    def __round__(self, ndigits: int | None = None) -> Any:
+        return np.round(self, ndigits or 0)
+
+    def __divmod__(self, other: Any) -> Any:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return other // self, other % self
+
+
+_IN_PLACE = ("fill", "itemset", "partition", "put", "resize", "setfield", "sort")
+_CURE = "Use functions of numpy or polyad.xp on the array itself, or polyad.stop_gradient(x) to treat it as constant"
+
+
+class _MissingAttributeError(UnsupportedError, AttributeError):
+    """Both, so that hasattr() keeps its meaning."""
+
 
 def _detached(what: str, result: str) -> str:
-    return (
-        f"{what} of an array that is being differentiated: {result} carry no derivative, so it would be lost. "
-        f"Use functions of numpy or polyad.xp on the array itself, or polyad.stop_gradient(x) to treat it as constant"
-    )
+    return f"{what} of an array that is being differentiated: {result} carry no derivative, so it would be lost. {_CURE}"
 
 
 def _binary(name: str) -> tuple[Any, Any]:
     def forward(self: Any, other: Any) -> Any:
+        other = xp.asarray(other) if isinstance(other, list) else other
         return apply(name, self, other) if _is_operand(other) else NotImplemented
 
     def reflected(self: Any, other: Any) -> Any:
+        other = xp.asarray(other) if isinstance(other, list) else other
         return apply(name, other, self) if _is_operand(other) else NotImplemented
 
     return forward, reflected
@@ -202,10 +232,25 @@ assert all(hasattr(operator, name) for name in _OPERATORS)
 
 
 def make(level: int, primal: Any, tangent: Any) -> Any:
-    """A jet whose tangent has the full shape; the primal alone without a tangent."""
+    """A jet whose tangent has the full shape and the dtype; the primal alone without a tangent.
+
+    raises  UnsupportedError for complex numbers: not all rules know them
+    """
     if tangent is None:
         return primal
+    if _is_complex(primal.dtype):
+        raise UnsupportedError(
+            "complex numbers made of an array that is being differentiated: the numpy backend knows real ones only. "
+            "Write real and imaginary parts as two arrays, or choose backend='jax' or 'torch'"
+        )
+    if tangent.dtype != primal.dtype:
+        tangent = xp.astype(tangent, primal.dtype)
     shape = (tangent.shape[0], *primal.shape)
     if tuple(tangent.shape) != shape:
         tangent = xp.broadcast_to(tangent, shape)
     return Jet(level, primal, tangent)
+
+
+@cache
+def _is_complex(dtype: Any) -> bool:
+    return dtype_name(dtype).startswith("complex")

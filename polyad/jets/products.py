@@ -1,8 +1,8 @@
 """Bilinear functions: the product rule, with the directions in front."""
 
 import math
+import string
 from typing import Any
-
 
 from polyad.arrays import xp
 from polyad.errors import UnsupportedError
@@ -74,9 +74,9 @@ def _several(axis: Any) -> tuple[int, ...]:
 
 @register("einsum")
 def _einsum(level: int, subscripts: str, *operands: Any, optimize: Any = True) -> Any:
-    inputs, output = _subscripts(subscripts, operands)
+    inputs, output = _subscripts(subscripts)
     primals = [primal(level, x) for x in operands]
-    direction = next(c for c in "kKzZyYxXwWvVuU" if c not in subscripts)
+    direction = next(c for c in string.ascii_letters if c not in subscripts)
     total = None
     for i, x in enumerate(operands):
         t = tangent(level, x)
@@ -88,13 +88,11 @@ def _einsum(level: int, subscripts: str, *operands: Any, optimize: Any = True) -
     return make(level, xp.einsum(f"{','.join(inputs)}->{output}", *primals), total)
 
 
-def _subscripts(subscripts: str, operands: tuple[Any, ...]) -> tuple[list[str], str]:
+def _subscripts(subscripts: str) -> tuple[list[str], str]:
     """Input and output subscripts, the implicit output of NumPy written out."""
-    if not isinstance(subscripts, str) or "." in subscripts:
-        raise UnsupportedError("einsum of jets needs subscripts as one string, without an ellipsis")
+    if not isinstance(subscripts, str):
+        raise UnsupportedError("einsum of arrays that are being differentiated takes subscripts as a string: 'ij,jk->ik'")
     left, arrow, output = subscripts.replace(" ", "").partition("->")
     if not arrow:
-        output = "".join(sorted(c for c in set(left) - {","} if left.count(c) == 1))
+        output = "..." * ("..." in left) + "".join(sorted(c for c in set(left) - set(",.") if left.count(c) == 1))
     return left.split(","), output
-
-

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from polyad.arrays import xp
+from polyad.errors import DetachError
 from polyad.jets.jet import Jet
 from polyad.jets.rule import primal, tangent
 
@@ -22,7 +23,13 @@ def pushforwards(f: Callable[..., Any], xs: Sequence[Any], dxs: Sequence[Any], h
     """
     level = next(_levels)  # above every level that is running, in any thread
     k = next(dx.shape[0] for dx in dxs if dx is not None)
-    out = f(*(x if dx is None else Jet(level, x, dx) for x, dx in zip(xs, dxs, strict=True)))
+    jets = [x if dx is None else Jet(level, x, dx) for x, dx in zip(xs, dxs, strict=True)]
+    try:
+        out = f(*jets)
+    except ValueError as error:
+        if isinstance(error.__cause__, DetachError):  # out[i] = x: NumPy hides our words behind its own
+            raise error.__cause__ from None
+        raise
     ys, aux = out if has_aux else (out, ())
     values = tuple(primal(level, y) for y in ys)
     tangents = tuple(_tangent(level, y, k) for y in ys)

@@ -24,7 +24,7 @@ def _additive(name: str) -> None:
             level,
             x,
             lambda v: f(v, axis=axis, keepdims=keepdims),
-            lambda t: f(t, axis=behind(axis, x.ndim), keepdims=keepdims) if axis != () else t,
+            lambda t: f(t, axis=behind(axis, x.ndim), keepdims=keepdims),
         )
 
 

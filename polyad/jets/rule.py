@@ -45,7 +45,7 @@ def _constant_rule(name: str) -> Rule:
 
 def apply(name: str, *args: Any, **kwargs: Any) -> Any:
     """The function of this name on arguments of which some are jets."""
-    level = max(apply_levels(args), default=0) or max(apply_levels(kwargs.values()), default=0)
+    level = max(apply_levels((*args, *kwargs.values()) if kwargs else args), default=0)
     if not level:
         return call(name, *args, **kwargs)
     if name not in RULES:

@@ -11,7 +11,7 @@ import numpy as np
 
 from polyad.arrays import xp
 from polyad.jets.jet import make
-from polyad.jets.rule import lift, primal, register, tangent
+from polyad.jets.rule import lift, ndim, primal, register, tangent
 
 Axis = int | tuple[int, ...] | None
 
@@ -93,7 +93,7 @@ _triangle("triu")
 
 @register("broadcast_to")
 def _broadcast_to(level: int, x: Any, shape: Any) -> Any:
-    shape = tuple(shape)
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
     return linear(
         level,
         x,
@@ -103,6 +103,7 @@ def _broadcast_to(level: int, x: Any, shape: Any) -> Any:
 
 
 def _joined(level: int, xs: Any, join: Callable[[Any], Any], join_tangents: Callable[[Any], Any]) -> Any:
+    xs = [x if hasattr(x, "shape") else xp.asarray(x) for x in xs]
     y = join([primal(level, x) for x in xs])
     tangents = [tangent(level, x) for x in xs]
     k = next(t.shape[0] for t in tangents if t is not None)
@@ -116,26 +117,31 @@ def _joined(level: int, xs: Any, join: Callable[[Any], Any], join_tangents: Call
 def _concat(level: int, xs: Any, axis: int | None = 0) -> Any:
     if axis is None:
         xs, axis = [xp.reshape(x, (-1,)) for x in xs], 0
-    n = xs[0].ndim
+    n = ndim(xs[0])
     return _joined(level, xs, lambda vs: xp.concat(vs, axis=axis), lambda ts: xp.concat(ts, axis=behind(axis, n)))
 
 
 @register("stack")
 def _stack(level: int, xs: Any, axis: int = 0) -> Any:
-    n = xs[0].ndim
+    n = ndim(xs[0])
     return _joined(level, xs, lambda vs: xp.stack(vs, axis=axis), lambda ts: xp.stack(ts, axis=behind(axis, n + 1)))
 
 
 @register("getitem")
 def _getitem(level: int, x: Any, index: Any) -> Any:
-    index = _expanded(index if isinstance(index, tuple) else (index,), x.ndim)
+    index = _expanded([_plain(i) for i in (index if isinstance(index, tuple) else (index,))], x.ndim)
     if not any(_is_advanced(i) for i in index):
         return linear(level, x, lambda v: v[index], lambda t: t[(slice(None), *index)])
     # Index arrays may bring their axes to the front; a last axis stays last.
     return linear(level, x, lambda v: v[index], lambda t: xp.moveaxis(xp.moveaxis(t, 0, -1)[index], -1, 0))
 
 
-def _expanded(index: tuple[Any, ...], n: int) -> tuple[Any, ...]:
+def _plain(i: Any) -> Any:
+    """Lists and ranges as index arrays, so that all of one kind count alike."""
+    return np.asarray(i, dtype=None if len(i) else np.intp) if isinstance(i, list | range) else i
+
+
+def _expanded(index: list[Any], n: int) -> tuple[Any, ...]:
     """The index with its ellipsis written out."""
     used = sum(_axes_used(i) for i in index)
     at = next((j for j, i in enumerate(index) if i is Ellipsis), len(index))
@@ -151,4 +157,4 @@ def _axes_used(i: Any) -> int:
 
 
 def _is_advanced(i: Any) -> bool:
-    return isinstance(i, list | bool | np.bool_) or (hasattr(i, "ndim") and hasattr(i, "dtype") and not np.isscalar(i))
+    return isinstance(i, bool | np.bool_) or (hasattr(i, "ndim") and hasattr(i, "dtype") and not np.isscalar(i))

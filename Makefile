@@ -1,0 +1,33 @@
+# Needs Python 3.11 or later, git and make; everything else goes into .venv.
+# Another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: conformance help lint test
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1  /p' $(MAKEFILE_LIST)
+
+conformance: $(STAMP) ## run the documented examples on every backend
+	$(BIN)/polyad conformance
+
+lint: $(STAMP) ## check style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test: $(STAMP) ## run the tests, with coverage
+	$(BIN)/pytest --cov
+
+# The stamp is newer than what it was installed from, so a second run installs
+# nothing. A .venv that something else made has none and is installed into.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
+		"polyad needs Python 3.11 or later, and $(PYTHON) is %d.%d. Type: make PYTHON=python3.11" % sys.version_info[:2])'
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -e ".[all,dev]" -c constraints.txt
+	touch $@
