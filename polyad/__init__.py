@@ -4,6 +4,7 @@ from polyad import backends, errors
 from polyad.arrays import array_namespace, convert, stop_gradient, xp
 from polyad.backends import register_backend, set_backend, use_backend
 from polyad.layers import BatchNorm, Chain, Dense, Layer, setup, test_mode, train_mode
+from polyad.nested import nested_switching
 from polyad.operators import (
     batched_jacobian,
     check_gradients,
@@ -34,6 +35,7 @@ __all__ = [
     "gradient",
     "jacobian",
     "jvp",
+    "nested_switching",
     "register_backend",
     "set_backend",
     "setup",

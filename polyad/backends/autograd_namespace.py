@@ -2,21 +2,35 @@
 
 autograd wraps every function of NumPy, also those for which it has no rule or
 drops the derivative. Here the names and signatures of the standard come from
-four places: autograd's own rules, compositions of those, functions without a
-derivative, and NumPy for dtypes and creation.
+five places: autograd's own rules, compositions of those, own rules where
+autograd's fail, functions without a derivative, and NumPy for dtypes and
+creation.
 """
 
 import functools
+import operator
 from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
 from array_api_compat import numpy as standard
 from autograd.extend import defjvp, defvjp, primitive
+from autograd.numpy.numpy_vjps import unbroadcast_f
 from autograd.tracer import getval, isbox
 
-from polyad.compositions import COMPOSITIONS, MATRIX_COMPOSITIONS, only_axis, with_initial
+from polyad.arrays import xp
+from polyad.compositions import (
+    COMPOSITIONS,
+    MATRIX_COMPOSITIONS,
+    SVD,
+    Eigh,
+    Slogdet,
+    only_axis,
+    reduced_svd,
+    with_initial,
+)
 from polyad.errors import UnsupportedError
+from polyad.jets.elementwise import PARTIALS
 
 __all__ = ["AutogradNamespace", "namespace"]
 
@@ -34,7 +48,7 @@ _RENAMED = {
 _OWN = (
     *("abs", "add", "cos", "cosh", "divide", "einsum", "exp", "exp2", "expm1", "expand_dims", "log", "log10", "log1p"),
     *("log2", "logaddexp", "matmul", "maximum", "minimum", "moveaxis", "multiply", "negative", "reciprocal"),
-    *("reshape", "sin", "sinc", "sinh", "sqrt", "square", "subtract", "tan", "tanh", "tensordot", "tril", "triu"),
+    *("reshape", "sin", "sinh", "sqrt", "square", "subtract", "tan", "tensordot", "tril", "triu"),
 )
 _CONSTANT = (
     *("all", "any", "argmax", "argmin", "argsort", "ceil", "count_nonzero", "empty_like", "equal", "floor"),
@@ -42,7 +56,8 @@ _CONSTANT = (
     *("logical_and", "logical_not", "logical_or", "logical_xor", "nonzero", "not_equal", "ones_like", "result_type"),
     *("round", "searchsorted", "sign", "signbit", "trunc", "zeros_like"),
 )
-_OWN_MATRIX = ("cholesky", "det", "eigh", "inv", "pinv", "slogdet", "solve", "svd")
+_OWN_MATRIX = ("det", "inv", "pinv")
+_PARTIALS = ("cbrt", "copysign", "fmod", "hypot", "remainder", "sinc", "tanh")
 
 
 class AutogradNamespace:
@@ -65,7 +80,7 @@ class AutogradNamespace:
 def _boxes_refused(f: Any, name: str) -> Any:
     @functools.wraps(f)
     def function(*args: Any, **kwargs: Any) -> Any:
-        if any(isbox(x) for x in (*args, *kwargs.values())):
+        if _has_box((*args, *kwargs.values())):
             raise UnsupportedError(
                 f"autograd has no derivative rule for {name}; write it with other functions, "
                 f"or choose backend='jax' or 'torch'"
@@ -75,9 +90,13 @@ def _boxes_refused(f: Any, name: str) -> Any:
     return function
 
 
+def _has_box(args: Any) -> bool:
+    return any(_has_box(x) if isinstance(x, list | tuple) else isbox(x) for x in args)
+
+
 def _constant(name: str) -> Any:
     """A function whose result has no derivative."""
-    f = getattr(standard, name)
+    f = operator.attrgetter(name)(standard)
 
     @functools.wraps(f)
     def function(*args: Any, **kwargs: Any) -> Any:
@@ -113,7 +132,7 @@ def _where(condition: Any, a: Any, b: Any) -> Any:
     condition = getval(condition)
     dtype = np.result_type(getval(a), getval(b))
     shape = np.broadcast_shapes(*(np.shape(getval(z)) for z in (condition, a, b)))
-    a, b = (anp.broadcast_to(z if isbox(z) else np.asarray(z, dtype), shape) for z in (a, b))
+    a, b = (_broadcast_to(z if isbox(z) else np.asarray(z, dtype), shape) for z in (a, b))
     return anp.where(np.broadcast_to(condition, shape), a, b)
 
 
@@ -136,24 +155,14 @@ def _squeeze(x: Any, axis: Any) -> Any:
 
 
 def _broadcast_to(x: Any, shape: Any) -> Any:
-    return anp.broadcast_to(x, tuple(shape))
+    """Axes in front first: autograd's rule knows equal numbers of axes only."""
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    return anp.broadcast_to(anp.reshape(x, (1,) * (len(shape) - x.ndim) + tuple(x.shape)), shape)
 
 
 def _clip(x: Any, min: Any = None, max: Any = None) -> Any:
     x = x if min is None else anp.maximum(x, min)
     return x if max is None else anp.minimum(x, max)
-
-
-def _copysign(a: Any, b: Any) -> Any:
-    return a * (np.sign(getval(a)) * np.copysign(1.0, getval(b)))
-
-
-def _remainder(a: Any, b: Any) -> Any:
-    return a - np.floor(getval(a) / getval(b)) * b
-
-
-def _hypot(a: Any, b: Any) -> Any:
-    return anp.sqrt(a * a + b * b)
 
 
 def _same(x: Any) -> Any:
@@ -176,33 +185,132 @@ def _reduction(name: str) -> Any:
     return function
 
 
-# Rules that autograd lacks, given to it the way it asks for them.
-_cbrt = primitive(np.cbrt)
-defvjp(_cbrt, lambda ans, x: lambda g: g / (3 * ans * ans))
-defjvp(_cbrt, lambda g, ans, x: g / (3 * ans * ans))
+# Rules that autograd lacks or has wrong, given to it the way it asks for them.
+
+
+def _from_partials(name: str) -> Any:
+    """A function of numbers by its line in the table that the jets use."""
+    f = primitive(getattr(standard, name))
+
+    def times(partial: Any, g: Any, args: Any, y: Any) -> Any:
+        factor = partial(*args, y)
+        return g if isinstance(factor, float) and factor == 1.0 else g * factor
+
+    def reverse(i: int, partial: Any) -> Any:
+        return lambda y, *args: unbroadcast_f(args[i], lambda g: times(partial, g, args, y))
+
+    def forward(partial: Any) -> Any:
+        return lambda g, y, *args: _broadcast_to(times(partial, g, args, y), y.shape)
+
+    partials = PARTIALS[name]
+    defvjp(f, *(None if p is None else reverse(i, p) for i, p in enumerate(partials)))
+    defjvp(f, *(None if p is None else forward(p) for p in partials))
+    return f
+
+
+_mT = _matrix_transpose
+
+
+def _sum_to(shape: Any, g: Any) -> Any:
+    """The pullback of broadcasting from this shape."""
+    g = anp.sum(g, axis=tuple(range(g.ndim - len(shape))))
+    return anp.sum(g, axis=tuple(i for i, n in enumerate(shape) if n == 1 != g.shape[i]), keepdims=True)
+
+
+# autograd's own does not sum over the axes that were broadcast.
+_solve_columns = primitive(np.linalg.solve)
+defvjp(
+    _solve_columns,
+    lambda y, a, b: lambda g: _sum_to(a.shape, -(_solve_columns(_mT(a), g) @ _mT(y))),
+    lambda y, a, b: lambda g: _sum_to(b.shape, _solve_columns(_mT(a), g)),
+)
+defjvp(
+    _solve_columns,
+    lambda g, y, a, b: -_solve_columns(a, g @ y),
+    lambda g, y, a, b: _broadcast_to(_solve_columns(a, g), y.shape),
+)
+
+
+def _solve(a: Any, b: Any) -> Any:
+    return _solve_columns(a, b[..., None])[..., 0] if b.ndim == 1 else _solve_columns(a, b)
+
+
+# autograd's own drops the derivative with respect to a cotangent that is zero,
+# and with it the second derivative and the forward pass.
+_eigenvalues = primitive(lambda x: np.linalg.eigh(x)[0])
+_eigenvectors = primitive(lambda x: np.linalg.eigh(x)[1])
+
+
+def _inner(x: Any, vectors: Any) -> Any:
+    """A symmetric perturbation in the basis of the eigenvectors."""
+    return _mT(vectors) @ ((x + _mT(x)) / 2) @ vectors
+
+
+def _inverse_gaps(x: Any) -> Any:
+    values, eye = _eigenvalues(x), np.eye(x.shape[-1], dtype=x.dtype)
+    return (1 - eye) / (values[..., None, :] - values[..., :, None] + eye)
+
+
+def _pull_eigenvalues(y: Any, x: Any) -> Any:
+    vectors = _eigenvectors(x)
+    return lambda g: (vectors * g[..., None, :]) @ _mT(vectors)
+
+
+def _pull_eigenvectors(y: Any, x: Any) -> Any:
+    def pull(g: Any) -> Any:
+        t = y @ ((_mT(y) @ g) * _inverse_gaps(x)) @ _mT(y)
+        return (t + _mT(t)) / 2
+
+    return pull
+
+
+defvjp(_eigenvalues, _pull_eigenvalues)
+defvjp(_eigenvectors, _pull_eigenvectors)
+defjvp(_eigenvalues, lambda g, y, x: xp.linalg.diagonal(_inner(g, _eigenvectors(x))))
+defjvp(_eigenvectors, lambda g, y, x: y @ (_inner(g, y) * _inverse_gaps(x)))
+
+
+def _eigh(x: Any) -> Any:
+    return Eigh(_eigenvalues(x), _eigenvectors(x))
+
+
+def _slogdet(x: Any) -> Any:
+    return Slogdet(np.linalg.slogdet(getval(x))[0], anp.linalg.slogdet(x)[1])
+
+
+def _cholesky(x: Any, upper: bool = False) -> Any:
+    factor = anp.linalg.cholesky(x)
+    return _mT(factor) if upper else factor
+
+
+def _svd(x: Any, full_matrices: bool = True) -> Any:
+    if not isbox(x):
+        return SVD(*np.linalg.svd(x, full_matrices=full_matrices))
+    if full_matrices:
+        return reduced_svd(x, full_matrices)
+    decomposition = anp.linalg.svd(x, full_matrices=False)
+    return SVD(*(decomposition[i] for i in range(3)))
+
 
 _FUNCTIONS = {
     **{name: getattr(anp, name) for name in _OWN},
     **{name: getattr(anp, own) for name, own in _RENAMED.items()},
     **{name: _constant(name) for name in _CONSTANT},
+    **{name: _from_partials(name) for name in _PARTIALS},
     **{name: _reduction(name) for name in ("sum", "mean", "max", "min")},
     **COMPOSITIONS,
     "asarray": _asarray,
     "astype": _astype,
     "broadcast_to": _broadcast_to,
-    "cbrt": _cbrt,
     "clip": _clip,
     "concat": _concat,
     "conj": _same,
-    "copysign": _copysign,
     "cumulative_sum": _cumulative_sum,
     "full": _full,
     "full_like": _full_like,
-    "hypot": _hypot,
     "matrix_transpose": _matrix_transpose,
     "positive": _same,
     "real": _same,
-    "remainder": _remainder,
     "squeeze": _squeeze,
     "stack": _stack,
     "where": _where,
@@ -210,10 +318,16 @@ _FUNCTIONS = {
 _MATRIX_FUNCTIONS = {
     **{name: getattr(anp.linalg, name) for name in _OWN_MATRIX},
     **MATRIX_COMPOSITIONS,
-    "eigvalsh": lambda x: anp.linalg.eigh(x)[0],
+    "cholesky": _cholesky,
+    "eigh": _eigh,
+    "eigvalsh": _eigenvalues,
     "matmul": anp.matmul,
+    "matrix_rank": _constant("linalg.matrix_rank"),
     "matrix_transpose": _matrix_transpose,
+    "slogdet": _slogdet,
+    "solve": _solve,
+    "svd": _svd,
+    "svdvals": lambda x: anp.linalg.svd(x, compute_uv=False),
     "tensordot": anp.tensordot,
 }
 namespace = AutogradNamespace({**_FUNCTIONS, "linalg": AutogradNamespace(_MATRIX_FUNCTIONS, standard.linalg)}, standard)
-

@@ -44,6 +44,8 @@ class Backend(ABC):
     """Backends whose traced arrays may stand inside the arrays of this one."""
     modes: tuple[str, ...] = ()
     """The passes the framework has itself, in the order of its preference."""
+    strategies: tuple[str, ...] = ("taped",)
+    """What it can do with an inner derivative, see nested.py; recompute needs `recompute`."""
 
     def __init_subclass__(cls) -> None:
         own = {"forward": cls.pushforward, "reverse": cls.pullback}
@@ -155,6 +157,14 @@ class Backend(ABC):
             return tuple(xp.stack(ys) for ys in zip(*rows, strict=True))
 
         return batched
+
+    def recompute(self, f: Function, xs: Arrays) -> Arrays:
+        """f(*xs), of which the pass around keeps the inputs alone and calls f again."""
+        raise UnsupportedError(f"{self.name} cannot recompute an inner derivative")
+
+    def preferred_strategy(self) -> str:
+        """The strategy of `nested_switching("auto")` at this place."""
+        return "taped"
 
     def compile(self, f: Function) -> Function:
         """f, made faster for repeated calls with the same shapes."""

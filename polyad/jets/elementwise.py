@@ -87,7 +87,7 @@ PARTIALS: dict[str, tuple[Partial | None, ...]] = {
     "negative": (lambda x, y: -1.0,),
     "pow": (_pow_base, _pow_exponent),
     "reciprocal": (lambda x, y: -y * y,),
-    "remainder": (lambda a, b, y: 1.0, lambda a, b, y: -(a // b)),
+    "remainder": (lambda a, b, y: 1.0, lambda a, b, y: xp.round((y - a) / b)),
     "sin": (lambda x, y: xp.cos(x),),
     "sinc": (_sinc,),
     "sinh": (lambda x, y: xp.cosh(x),),

@@ -115,7 +115,7 @@ def _without_nan(function: Any, over: Any) -> None:
     def answer(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
         missing = np.isnan(a)
         total = np.sum(np.where(missing, 0.0, a), axis=axis, keepdims=keepdims)
-        return total / np.sum(~missing, axis=axis, keepdims=keepdims) if over else total
+        return total / np.sum(~missing, axis=axis, keepdims=keepdims, dtype=a.dtype) if over else total
 
 
 _without_nan(np.nansum, False)
@@ -397,9 +397,8 @@ def _polyval(p: Any, x: Any) -> Any:
 
 @rule(np.linspace)
 def _linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True) -> Any:
-    start, stop = _array(start), _array(stop)
     part = np.linspace(0.0, 1.0, num, endpoint=endpoint, dtype=np.result_type(start, stop, 0.0))
-    part = part.reshape(-1, *(1,) * max(start.ndim, stop.ndim))
+    part = part.reshape(-1, *(1,) * max(np.ndim(start), np.ndim(stop)))
     return start * (1 - part) + stop * part
 
 

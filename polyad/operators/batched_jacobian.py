@@ -1,15 +1,16 @@
 """batched_jacobian: one small Jacobian for each row of a batch."""
 
+import functools
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from polyad.arrays import dtype_name, xp
-from polyad.backends.base import Backend, basis
+from polyad.backends.base import Arrays, Backend, basis
 from polyad.errors import ArgumentError, ModeError, RowsMixError
+from polyad.nested import run
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.passes import EPSILON, output_rows, pullback
@@ -40,31 +41,32 @@ def batched_jacobian(
     source   the row sums of Griewank & Walther (2008), section 8.2
     """
     call = Call("batched_jacobian", f, args, argnums, backend, has_aux, _kwargs)
-    x = _one_array(call)
+    _one_array(call)
+    jac, aux = run(call.backend, functools.partial(_sweep, call, mode), call.xs)
+    return (jac[0], call.aux(aux)) if has_aux else jac[0]
+
+
+def _sweep(call: Call, mode: str, x: Any) -> tuple[Arrays, Arrays]:
+    """((Jacobian,), aux)."""
     batch, inner = x.shape[0], math.prod(x.shape[1:])
-    rows = output_rows(call)
+    rows = output_rows(call, (x,))
     plan = choose(call.backend, mode, inner, None if rows is None else rows // max(batch, 1))
     if plan.mode == "finite_difference":
         raise ModeError("batched_jacobian: mode='finite_difference' has no batched form; use jacobian, or mode='auto'")
     if plan.mode == "reverse":
-        ys, pull, aux = pullback(call)
+        ys, pull, aux = pullback(call, (x,))
         y = _one_output(call, ys, batch)
-        outer = math.prod(y.shape[1:])
-        plan = choose(call.backend, mode, inner, outer)
-        if plan.mode == "reverse":
-            result = _by_rows(call, pull, x, y)
-            return (result, *map(call.aux, aux)) if has_aux else result
-    ys, y_columns, aux = _by_columns(call, x)
-    return (y_columns, *map(call.aux, aux)) if has_aux else y_columns
+        if choose(call.backend, mode, inner, math.prod(y.shape[1:])).mode == "reverse":
+            return (_by_rows(call, pull, x, y),), aux
+    return _by_columns(call, x)
 
 
-def _one_array(call: Call) -> Any:
+def _one_array(call: Call) -> None:
     if len(call.xs) != 1 or not call.xs[0].ndim:
         raise ArgumentError(
             f"batched_jacobian: needs one array with a batch axis to differentiate; args[{call.argnums[0]}] has "
             f"{len(call.xs)} leaves. For trees ask for jacobian"
         )
-    return call.xs[0]
 
 
 def _one_output(call: Call, ys: Any, batch: int) -> Any:
@@ -87,7 +89,7 @@ def _by_rows(call: Call, pull: Any, x: Any, y: Any) -> Any:
     return _checked(call, xp.reshape(jac, (*y.shape, *x.shape[1:])), expected, rows[outer])
 
 
-def _by_columns(call: Call, x: Any) -> tuple[Any, Any, Any]:
+def _by_columns(call: Call, x: Any) -> tuple[Arrays, Arrays]:
     probe, inner = _probe(call, x), math.prod(x.shape[1:])
     tangents = xp.concat([_units(call, x), probe[None]])
     aux_option = {"has_aux": True} if call.has_aux else {}
@@ -96,7 +98,7 @@ def _by_columns(call: Call, x: Any) -> tuple[Any, Any, Any]:
     outer = math.prod(y.shape[1:])
     jac = xp.permute_dims(xp.reshape(dys[:inner], (inner, y.shape[0], outer)), (1, 2, 0))
     expected = jac @ xp.reshape(probe, (x.shape[0], inner, 1))
-    return ys, _checked(call, xp.reshape(jac, (*y.shape, *x.shape[1:])), expected, dys[inner]), tuple(aux)
+    return (_checked(call, xp.reshape(jac, (*y.shape, *x.shape[1:])), expected, dys[inner]),), aux[0] if aux else ()
 
 
 def _units(call: Call, x: Any) -> Any:
@@ -111,7 +113,7 @@ def _probe(call: Call, x: Any) -> Any:
     return call.backend.asarray(_numbers(tuple(x.shape)), dtype_name(x.dtype), call.backend.device(x))
 
 
-@lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=32)
 def _numbers(shape: tuple[int, ...]) -> np.ndarray:
     """Between 0.5 and 1.5, always the same: none is so small that another row could hide behind it."""
     values = np.random.Generator(np.random.Philox(0)).uniform(0.5, 1.5, shape)

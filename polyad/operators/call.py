@@ -81,10 +81,10 @@ class Call:
             self.check_outputs(ys)
             return (ys, self._put_aside(aux)) if self.has_aux else ys
 
-    def evaluate(self) -> Any:
-        """(ys,) or (ys, aux) of f on the arguments themselves."""
-        out = self.flat(*self.xs)
-        return out if self.has_aux else (out,)
+    def evaluate(self, xs: Arrays) -> tuple[Arrays, Arrays]:
+        """(ys, aux) of f on these leaves; aux is empty without has_aux."""
+        out = self.flat(*xs)
+        return out if self.has_aux else (out, ())
 
     def _rebuilt(self, xs: Sequence[Any]) -> list[Any]:
         rest = iter(xs)

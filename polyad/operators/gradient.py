@@ -7,6 +7,7 @@ from typing import Any
 from polyad.arrays import xp
 from polyad.backends.base import Arrays, Backend
 from polyad.errors import NotScalarError
+from polyad.nested import run
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.passes import columns, contract, pullback
@@ -65,13 +66,16 @@ def _gradient(
     call = Call(operator, f, args, argnums, backend, has_aux, kwargs)
     plan = choose(call.backend, mode, columns=call.columns, rows=1)
     call.check_outputs = functools.partial(_one_number, call)
-    if plan.mode == "reverse" or not call.xs:
-        ys, pull, aux = pullback(call)
-        grads = pull((xp.ones_like(ys[0]),))
-    else:
-        ys, by_input, aux = columns(call, plan.mode)
-        grads = contract(call, by_input, (xp.ones_like(ys[0]),))
-    return call.outputs(ys), call.inputs(grads), tuple(call.aux(a) for a in aux)
+
+    def sweep(*xs: Any) -> tuple[Arrays, ...]:
+        if plan.mode == "reverse" or not xs:
+            ys, pull, aux = pullback(call, xs)
+            return ys, pull((xp.ones_like(ys[0]),)), aux
+        ys, by_input, aux = columns(call, xs, plan.mode)
+        return ys, contract(xs, by_input, (xp.ones_like(ys[0]),)), aux
+
+    ys, grads, aux = run(call.backend, sweep, call.xs)
+    return call.outputs(ys), call.inputs(grads), (call.aux(aux),) if has_aux else ()
 
 
 def _one_number(call: Call, ys: Arrays) -> None:

@@ -1,11 +1,13 @@
 """jacobian and value_and_jacobian."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from polyad.arrays import xp
 from polyad.backends.base import Arrays, Backend, basis, chunks
+from polyad.nested import run
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.passes import columns, output_rows, pullback
@@ -59,28 +61,35 @@ def _jacobian(
     operator: str, f: Any, args: Any, argnums: Any, has_aux: bool, backend: Any, mode: str, kwargs: Any
 ) -> tuple[Any, Any, tuple[Any, ...]]:
     call = Call(operator, f, args, argnums, backend, has_aux, kwargs)
-    plan = choose(call.backend, mode, call.columns, output_rows(call))
-    if plan.mode == "reverse" or not call.xs:
-        ys, pull, aux = pullback(call)
+    ys, blocks, aux = run(call.backend, functools.partial(_sweep, call, mode), call.xs)
+    rows = [blocks[i * len(call.xs) : (i + 1) * len(call.xs)] for i in range(len(ys))]
+    tree = call.outputs([call.inputs(row) for row in rows])
+    return call.outputs(ys), tree, (call.aux(aux),) if has_aux else ()
+
+
+def _sweep(call: Call, mode: str, *xs: Any) -> tuple[Arrays, Arrays, Arrays]:
+    """(ys, blocks, aux): the block of each y and each x, row by row, of shape (*y.shape, *x.shape)."""
+    plan = choose(call.backend, mode, call.columns, output_rows(call, xs))
+    if plan.mode == "reverse" or not xs:
+        ys, pull, aux = pullback(call, xs)
         plan = choose(call.backend, mode, call.columns, sum(math.prod(y.shape) for y in ys))
-        if plan.mode == "reverse" or not call.xs:
-            rows = [_rows(call, ys, pull, i) for i in range(len(ys))]
-            return call.outputs(ys), _as_trees(call, rows), tuple(call.aux(a) for a in aux)
+        if plan.mode == "reverse" or not xs:
+            return ys, tuple(block for i in range(len(ys)) for block in _rows(call, xs, ys, pull, i)), aux
         del pull  # its tape is not needed: the columns are fewer
-    ys, by_input, aux = columns(call, plan.mode)
-    rows = [tuple(_block(dys[i], y, x) for dys, x in zip(by_input, call.xs, strict=True)) for i, y in enumerate(ys)]
-    return call.outputs(ys), _as_trees(call, rows), tuple(call.aux(a) for a in aux)
+    ys, by_input, aux = columns(call, xs, plan.mode)
+    blocks = tuple(_block(dys[i], y, x) for i, y in enumerate(ys) for dys, x in zip(by_input, xs, strict=True))
+    return ys, blocks, aux
 
 
-def _rows(call: Call, ys: Arrays, pull: Any, i: int) -> Arrays:
+def _rows(call: Call, xs: Arrays, ys: Arrays, pull: Any, i: int) -> Arrays:
     """Blocks of output number i, by its rows: for each x (*y.shape, *x.shape)."""
     y, parts = ys[i], []
-    for start, stop in chunks(y, (*ys, *call.xs)):
+    for start, stop in chunks(y, (*ys, *xs)):
         unit = basis(call.backend, y, start, stop)
         parts.append(call.backend.pullbacks(pull, tuple(unit if j == i else None for j in range(len(ys)))))
-    shapes = [(*y.shape, *x.shape) for x in call.xs]
+    shapes = [(*y.shape, *x.shape) for x in xs]
     if not parts:
-        return tuple(xp.reshape(xp.zeros_like(x)[None][:0], shape) for x, shape in zip(call.xs, shapes, strict=True))
+        return tuple(xp.reshape(xp.zeros_like(x)[None][:0], shape) for x, shape in zip(xs, shapes, strict=True))
     joined = (xp.concat(list(part)) if len(part) > 1 else part[0] for part in zip(*parts, strict=True))
     return tuple(xp.reshape(rows, shape) for rows, shape in zip(joined, shapes, strict=True))
 
@@ -88,7 +97,3 @@ def _rows(call: Call, ys: Arrays, pull: Any, i: int) -> Arrays:
 def _block(dy: Any, y: Any, x: Any) -> Any:
     """Columns (x.size, *y.shape) as a block (*y.shape, *x.shape)."""
     return xp.reshape(xp.moveaxis(dy, 0, -1), (*y.shape, *x.shape))
-
-
-def _as_trees(call: Call, rows: list[Arrays]) -> Any:
-    return call.outputs([call.inputs(row) for row in rows])

@@ -54,14 +54,14 @@ def vjp(
     if not primals:
         raise ArgumentError("vjp: no primals. Type vjp(f, x)")
     call = Call("vjp", f, primals, tuple(range(len(primals))), backend, has_aux)
-    ys, pull, aux = pullback(call)
+    ys, pull, aux = pullback(call, call.xs)
 
     def pull_tree(cotangent: Any) -> tuple[Any, ...]:
         cotangents = _directions(call, cotangent, ys, "the cotangent")
         result: tuple[Any, ...] = call.inputs(pull(cotangents))
         return result
 
-    return (call.outputs(ys), pull_tree, *map(call.aux, aux))
+    return (call.outputs(ys), pull_tree, call.aux(aux)) if has_aux else (call.outputs(ys), pull_tree)
 
 
 def _directions(call: Call, tree: Any, like: Sequence[Any], what: str) -> tuple[Any, ...]:

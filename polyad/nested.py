@@ -1,0 +1,82 @@
+"""The switching rule: what an inner derivative keeps for the pass around it.
+
+taped      the framework's own graph of it, kept until it is differentiated
+recompute  its inputs alone; the pass around builds it again (checkpointing)
+
+Both give the same numbers. "auto" takes what was measured to be faster for the
+backend and lean enough (docs/nested.md); "off" is the framework untouched.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from polyad.backends.base import Arrays, Backend
+from polyad.errors import ArgumentError, UnsupportedError
+
+Sweep = Callable[..., tuple[Arrays, ...]]
+
+POLICIES = ("auto", "off", "taped", "recompute")
+
+__all__ = ["POLICIES", "nested_switching", "policy", "run"]
+
+_policy: ContextVar[str | None] = ContextVar("polyad_nested_switching", default=None)
+
+
+@contextmanager
+def nested_switching(policy: str) -> Iterator[None]:
+    """Choose what inner derivatives keep, in a `with` block of this thread and its tasks.
+
+    policy  "auto", "off", or a strategy: "taped", "recompute". Outside of any
+            block the environment variable POLYAD_NESTED_SWITCHING decides, else "auto"
+    raises  ArgumentError for another name; UnsupportedError, when a derivative
+            is taken, where the backend does not have the strategy
+    """
+    token = _policy.set(_known(policy, "nested_switching"))
+    try:
+        yield
+    finally:
+        _policy.reset(token)
+
+
+def policy() -> str:
+    """The policy of this place."""
+    return _policy.get() or _known(os.environ.get("POLYAD_NESTED_SWITCHING") or "auto", "POLYAD_NESTED_SWITCHING")
+
+
+def _known(name: str, where: str) -> str:
+    if name not in POLICIES:
+        raise ArgumentError(f"{where}: there is no policy {name!r}; choose one of {', '.join(map(repr, POLICIES))}")
+    return name
+
+
+def strategy(backend: Backend) -> str:
+    """The strategy that the policy of this place means for a backend."""
+    asked = policy()
+    if asked == "auto":
+        return backend.preferred_strategy()
+    if asked == "off":
+        return "taped"
+    if asked not in backend.strategies:
+        raise UnsupportedError(
+            f"{backend.name} does not have the strategy {asked!r}; it has {', '.join(map(repr, backend.strategies))}. "
+            f"Type nested_switching('auto')"
+        )
+    return asked
+
+
+def run(backend: Backend, sweep: Sweep, xs: Arrays) -> tuple[Arrays, ...]:
+    """sweep(*xs), a tuple of tuples of arrays, under the strategy of this place."""
+    if not xs or strategy(backend) == "taped":
+        return sweep(*xs)
+    lengths: list[int] = []
+
+    def flat(*xs: Any) -> Arrays:
+        groups = sweep(*xs)
+        lengths[:] = map(len, groups)
+        return tuple(array for group in groups for array in group)
+
+    arrays = iter(backend.recompute(flat, xs))
+    return tuple(tuple(next(arrays) for _ in range(n)) for n in lengths)
