@@ -180,8 +180,9 @@ def cumulative_prod(
     x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
 ) -> Any:
     axis = only_axis(x, axis)
+    x = x if dtype is None else xp.astype(x, dtype)
     products: list[Any] = []
-    for row in unstack(x if dtype is None else xp.astype(x, dtype), axis=axis):
+    for row in unstack(x, axis=axis):
         products.append(products[-1] * row if products else row)
     y = xp.stack(products, axis=axis) if products else x
     return with_initial(y, axis, 1.0) if include_initial else y

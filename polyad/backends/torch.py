@@ -9,7 +9,6 @@ import torch
 from torch.autograd import forward_ad
 from torch.autograd.graph import get_gradient_edge
 from torch.func import jvp, vjp, vmap
-from torch.utils.checkpoint import checkpoint
 
 from polyad.arrays import dtype_name
 from polyad.backends.base import Array, Arrays, Backend, Function, Pull
@@ -22,7 +21,6 @@ class Torch(Backend):
     """Results carry a graph where an outer backward() or grad could ask for one, else none."""
 
     name = "torch"
-    strategies = ("taped", "recompute")
 
     @property
     def namespace(self) -> Any:
@@ -61,11 +59,6 @@ class Torch(Backend):
 
     def batch(self, f: Function) -> Function:
         return vmap(f)
-
-    def recompute(self, f: Function, xs: Arrays) -> Arrays:
-        if _inside_functorch() or not torch.is_grad_enabled():
-            return f(*xs)  # its graph does not outlive the call, or there is none
-        return checkpoint(f, *xs, use_reentrant=False)
 
     def stop_gradient(self, array: Array) -> Array:
         return array.detach()
