@@ -14,11 +14,12 @@ import numpy as np
 from polyad.arrays import stop_gradient, xp
 from polyad.errors import UnsupportedError
 
-__all__ = ["COMPOSITIONS", "MATRIX_COMPOSITIONS", "SVD", "Eigh", "Slogdet", "reduced_svd"]
+__all__ = ["COMPOSITIONS", "MATRIX_COMPOSITIONS", "QR", "SVD", "Eigh", "Slogdet", "reduced_svd"]
 
 # The standard's results with names, for namespaces that make their own.
 Eigh = namedtuple("Eigh", "eigenvalues eigenvectors")
 Slogdet = namedtuple("Slogdet", "sign logabsdet")
+QR = namedtuple("QR", "Q R")
 SVD = namedtuple("SVD", "U S Vh")
 
 
@@ -41,8 +42,7 @@ def meshgrid(*arrays: Any, indexing: str = "xy") -> Any:
     if indexing == "xy" and n > 1:
         places[:2] = [1, 0]
     grid = [
-        xp.reshape(a, tuple(-1 if i == place else 1 for i in range(n)))
-        for a, place in zip(arrays, places, strict=True)
+        xp.reshape(a, tuple(-1 if i == place else 1 for i in range(n))) for a, place in zip(arrays, places, strict=True)
     ]
     return broadcast_arrays(*grid)
 
@@ -176,9 +176,7 @@ def prod(x: Any, /, *, axis: Any = None, dtype: Any = None, keepdims: bool = Fal
     return xp.reshape(flat, shape) if flat.shape[-1] else np.ones(shape, x.dtype)
 
 
-def cumulative_prod(
-    x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
-) -> Any:
+def cumulative_prod(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Any:
     axis = only_axis(x, axis)
     x = x if dtype is None else xp.astype(x, dtype)
     products: list[Any] = []
@@ -230,7 +228,9 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
         y = xp.sum(s, axis=-1) if ord == "nuc" else s[..., 0 if ord == 2 else -1]
         return y[..., None, None] if keepdims else y
     if ord not in (1, -1, math.inf, -math.inf):
-        raise ValueError(f"there is no matrix norm ord={ord!r}; there are 'fro', 'nuc', 1, 2, inf and the negative ones")
+        raise ValueError(
+            f"there is no matrix norm ord={ord!r}; there are 'fro', 'nuc', 1, 2, inf and the negative ones"
+        )
     inner, last = (-2, -1) if abs(ord) == 1 else (-1, -2)
     sums = xp.sum(xp.abs(x), axis=inner, keepdims=True)
     y = (xp.max if ord > 0 else xp.min)(sums, axis=last, keepdims=True)

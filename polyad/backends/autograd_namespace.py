@@ -208,9 +208,6 @@ def _from_partials(name: str) -> Any:
     return f
 
 
-_mT = _matrix_transpose
-
-
 def _sum_to(shape: Any, g: Any) -> Any:
     """The pullback of broadcasting from this shape."""
     g = anp.sum(g, axis=tuple(range(g.ndim - len(shape))))
@@ -221,8 +218,8 @@ def _sum_to(shape: Any, g: Any) -> Any:
 _solve_columns = primitive(np.linalg.solve)
 defvjp(
     _solve_columns,
-    lambda y, a, b: lambda g: _sum_to(a.shape, -(_solve_columns(_mT(a), g) @ _mT(y))),
-    lambda y, a, b: lambda g: _sum_to(b.shape, _solve_columns(_mT(a), g)),
+    lambda y, a, b: lambda g: _sum_to(a.shape, -(_solve_columns(_matrix_transpose(a), g) @ _matrix_transpose(y))),
+    lambda y, a, b: lambda g: _sum_to(b.shape, _solve_columns(_matrix_transpose(a), g)),
 )
 defjvp(
     _solve_columns,
@@ -243,7 +240,7 @@ _eigenvectors = primitive(lambda x: np.linalg.eigh(x)[1])
 
 def _inner(x: Any, vectors: Any) -> Any:
     """A symmetric perturbation in the basis of the eigenvectors."""
-    return _mT(vectors) @ ((x + _mT(x)) / 2) @ vectors
+    return _matrix_transpose(vectors) @ ((x + _matrix_transpose(x)) / 2) @ vectors
 
 
 def _inverse_gaps(x: Any) -> Any:
@@ -253,13 +250,13 @@ def _inverse_gaps(x: Any) -> Any:
 
 def _pull_eigenvalues(y: Any, x: Any) -> Any:
     vectors = _eigenvectors(x)
-    return lambda g: (vectors * g[..., None, :]) @ _mT(vectors)
+    return lambda g: (vectors * g[..., None, :]) @ _matrix_transpose(vectors)
 
 
 def _pull_eigenvectors(y: Any, x: Any) -> Any:
     def pull(g: Any) -> Any:
-        t = y @ ((_mT(y) @ g) * _inverse_gaps(x)) @ _mT(y)
-        return (t + _mT(t)) / 2
+        t = y @ ((_matrix_transpose(y) @ g) * _inverse_gaps(x)) @ _matrix_transpose(y)
+        return (t + _matrix_transpose(t)) / 2
 
     return pull
 
@@ -280,7 +277,7 @@ def _slogdet(x: Any) -> Any:
 
 def _cholesky(x: Any, upper: bool = False) -> Any:
     factor = anp.linalg.cholesky(x)
-    return _mT(factor) if upper else factor
+    return _matrix_transpose(factor) if upper else factor
 
 
 def _svd(x: Any, full_matrices: bool = True) -> Any:
@@ -330,4 +327,8 @@ _MATRIX_FUNCTIONS = {
     "svdvals": lambda x: anp.linalg.svd(x, compute_uv=False),
     "tensordot": anp.tensordot,
 }
-namespace = AutogradNamespace({**_FUNCTIONS, "linalg": AutogradNamespace(_MATRIX_FUNCTIONS, standard.linalg)}, standard)
+_EXTENSIONS = {
+    "fft": AutogradNamespace({}, standard.fft),
+    "linalg": AutogradNamespace(_MATRIX_FUNCTIONS, standard.linalg),
+}
+namespace = AutogradNamespace({**_FUNCTIONS, **_EXTENSIONS}, standard)

@@ -2,8 +2,9 @@
 
 A partial sees the arguments and the value y, and is written so that it stays
 finite wherever the function has a derivative. Sources: any table of
-derivatives; at kinks the conventions of JAX (ties share the derivative evenly,
-the sign of zero is zero).
+derivatives. At kinks: ties share the derivative evenly, as in JAX; abs has the
+derivative 0 at 0, as in PyTorch and autograd (JAX 0.10: 1); x**p with a real p
+has its true derivative at 0 (JAX: NaN where p is 0).
 """
 
 import math

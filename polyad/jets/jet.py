@@ -36,7 +36,7 @@ class Jet:
     size = property(lambda self: self.primal.size)
     device = property(lambda self: getattr(self.primal, "device", "cpu"))
     T = property(lambda self: apply("permute_dims", self, tuple(reversed(range(self.ndim)))))
-    mT = property(lambda self: apply("matrix_transpose", self))
+    mT = property(lambda self: apply("matrix_transpose", self))  # noqa: N815  (the standard's name)
     itemsize = property(lambda self: self.primal.itemsize)
     nbytes = property(lambda self: self.primal.nbytes)
     real = property(lambda self: self)
@@ -66,7 +66,7 @@ class Jet:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or not hasattr(np.ndarray, name):
             raise AttributeError(f"a Jet has no attribute {name!r}")
-        what = f"writes into an array; use np.{name}" if name in _IN_PLACE else "has no derivative rule"
+        what = f"writes into it; use {_INSTEAD[name]}" if name in _INSTEAD else "has no derivative rule"
         raise _MissingAttributeError(f"x.{name} of an array x that is being differentiated {what}. {_CURE}")
 
     def __len__(self) -> int:
@@ -118,7 +118,7 @@ class Jet:
 
     # Methods that NumPy code calls.
 
-    def _method(name: str, **defaults: Any) -> Any:  # type: ignore[misc]  # used in this class body only
+    def _method(name: str, **defaults: Any) -> Any:  # type: ignore[misc]  # noqa: N805  (used in this class body only)
         def method(self: Any, *args: Any, **kwargs: Any) -> Any:
             return getattr(np, name)(self, *args, **{**defaults, **kwargs})
 
@@ -145,7 +145,7 @@ class Jet:
 
     def transpose(self, *axes: Any) -> Any:
         """x.transpose(), x.transpose(1, 0) or x.transpose((1, 0))."""
-        return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)  # type: ignore[arg-type]
+        return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
 
     def astype(self, dtype: Any, copy: bool = True) -> Any:
         """Another floating dtype keeps the derivative; an integer one has none."""
@@ -176,7 +176,13 @@ class Jet:
         return other // self, other % self
 
 
-_IN_PLACE = ("fill", "itemset", "partition", "put", "resize", "setfield", "sort")
+_INSTEAD = {
+    "fill": "np.full_like",
+    "partition": "np.sort",
+    "put": "np.where",
+    "resize": "np.reshape",
+    "sort": "np.sort",
+}
 _CURE = "Use functions of numpy or polyad.xp on the array itself, or polyad.stop_gradient(x) to treat it as constant"
 
 
@@ -185,7 +191,9 @@ class _MissingAttributeError(UnsupportedError, AttributeError):
 
 
 def _detached(what: str, result: str) -> str:
-    return f"{what} of an array that is being differentiated: {result} carry no derivative, so it would be lost. {_CURE}"
+    return (
+        f"{what} of an array that is being differentiated: {result} carry no derivative, so it would be lost. {_CURE}"
+    )
 
 
 def _binary(name: str) -> tuple[Any, Any]:

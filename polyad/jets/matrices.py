@@ -13,14 +13,14 @@ pseudoinverse.
 from typing import Any
 
 from polyad.arrays import xp
-from polyad.compositions import Eigh, Slogdet, reduced_svd
+from polyad.compositions import QR, SVD, Eigh, Slogdet, reduced_svd
 from polyad.errors import UnsupportedError
 from polyad.jets.jet import make
 from polyad.jets.rule import lift, primal, register, tangent
 
 __all__: list[str] = []
 
-_mT = xp.matrix_transpose
+transposed = xp.matrix_transpose
 
 
 def _diagonal(t: Any) -> Any:
@@ -32,7 +32,7 @@ def _trace(t: Any) -> Any:
 
 
 def _symmetric(t: Any) -> Any:
-    return (t + _mT(t)) / 2
+    return (t + transposed(t)) / 2
 
 
 def _eye(x: Any) -> Any:
@@ -47,7 +47,7 @@ def _over_gaps(t: Any, values: Any) -> Any:
 
 def _right_solve(t: Any, r: Any) -> Any:
     """t @ inv(r)."""
-    return _mT(xp.linalg.solve(_mT(r), _mT(t)))
+    return transposed(xp.linalg.solve(transposed(r), transposed(t)))
 
 
 @register("linalg.inv")
@@ -60,7 +60,7 @@ def _inv(level: int, x: Any) -> Any:
 def _pinv(level: int, x: Any, rtol: Any = None) -> Any:
     v, t = primal(level, x), tangent(level, x)
     y = xp.linalg.pinv(v) if rtol is None else xp.linalg.pinv(v, rtol=rtol)
-    yT, tT = _mT(y), _mT(t)
+    yT, tT = transposed(y), transposed(t)
     rows, columns = tT - (tT @ v) @ y, tT - y @ (v @ tT)
     return make(level, y, -(y @ t @ y) + y @ yT @ rows + columns @ yT @ y)
 
@@ -99,16 +99,16 @@ def _slogdet(level: int, x: Any) -> Any:
 def _cholesky(level: int, x: Any, upper: bool = False) -> Any:
     v, t = primal(level, x), tangent(level, x)
     factor = xp.linalg.cholesky(v)
-    half = xp.linalg.solve(factor, _mT(xp.linalg.solve(factor, _symmetric(t))))
+    half = xp.linalg.solve(factor, transposed(xp.linalg.solve(factor, _symmetric(t))))
     y = make(level, factor, factor @ (xp.tril(half) - 0.5 * half * _eye(x)))
-    return _mT(y) if upper else y
+    return transposed(y) if upper else y
 
 
 @register("linalg.eigh")
 def _eigh(level: int, x: Any) -> Any:
     v, t = primal(level, x), tangent(level, x)
     values, vectors = xp.linalg.eigh(v)
-    inner = _mT(vectors) @ _symmetric(t) @ vectors
+    inner = transposed(vectors) @ _symmetric(t) @ vectors
     dvectors = vectors @ _over_gaps(inner, values)
     return Eigh(make(level, values, _diagonal(inner)), make(level, vectors, dvectors))
 
@@ -117,41 +117,43 @@ def _eigh(level: int, x: Any) -> Any:
 def _eigvalsh(level: int, x: Any) -> Any:
     v, t = primal(level, x), tangent(level, x)
     values, vectors = xp.linalg.eigh(v)  # no gaps here: equal eigenvalues are no trouble
-    return make(level, values, _diagonal(_mT(vectors) @ _symmetric(t) @ vectors))
+    return make(level, values, _diagonal(transposed(vectors) @ _symmetric(t) @ vectors))
 
 
 @register("linalg.svd")
 def _svd(level: int, x: Any, full_matrices: bool = True) -> Any:
     v, t = primal(level, x), tangent(level, x)
-    u, s, vh = decomposition = reduced_svd(v, full_matrices)
-    inner = _mT(u) @ t @ _mT(vh)
+    u, s, vh = reduced_svd(v, full_matrices)
+    inner = transposed(u) @ t @ transposed(vh)
     row, column = s[..., None, :], s[..., :, None]
-    du = u @ _over_gaps(inner * row + column * _mT(inner), s * s)
-    dv = _mT(vh) @ _over_gaps(column * inner + _mT(inner) * row, s * s)
+    du = u @ _over_gaps(inner * row + column * transposed(inner), s * s)
+    dv = transposed(vh) @ _over_gaps(column * inner + transposed(inner) * row, s * s)
     if u.shape[-2] > u.shape[-1]:
-        du = du + (t @ _mT(vh) - u @ inner) / row
+        du = du + (t @ transposed(vh) - u @ inner) / row
     if vh.shape[-1] > vh.shape[-2]:
-        dv = dv + (_mT(t) @ u - _mT(vh) @ _mT(inner)) / row
-    parts = ((u, du), (s, _diagonal(inner)), (vh, _mT(dv)))
-    return type(decomposition)(*(make(level, y, dy) for y, dy in parts))
+        dv = dv + (transposed(t) @ u - transposed(vh) @ transposed(inner)) / row
+    parts = ((u, du), (s, _diagonal(inner)), (vh, transposed(dv)))
+    return SVD(*(make(level, y, dy) for y, dy in parts))
 
 
 @register("linalg.svdvals")
 def _svdvals(level: int, x: Any) -> Any:
     v, t = primal(level, x), tangent(level, x)
     u, s, vh = reduced_svd(v, False)
-    return make(level, s, _diagonal(_mT(u) @ t @ _mT(vh)))
+    return make(level, s, _diagonal(transposed(u) @ t @ transposed(vh)))
 
 
 @register("linalg.qr")
 def _qr(level: int, x: Any, mode: str = "reduced") -> Any:
     if mode != "reduced" or x.shape[-2] < x.shape[-1]:
-        raise UnsupportedError(f"qr of {tuple(x.shape)} with mode={mode!r}: its derivative needs 'reduced' and no wide matrix")
+        raise UnsupportedError(
+            f"qr of {tuple(x.shape)} with mode={mode!r}: its derivative needs 'reduced' and no wide matrix"
+        )
     v, t = primal(level, x), tangent(level, x)
-    q, r = decomposition = xp.linalg.qr(v)
+    q, r = xp.linalg.qr(v)
     outer = _right_solve(t, r)
-    inner = _mT(q) @ outer
+    inner = transposed(q) @ outer
     below = xp.tril(inner, k=-1)
-    turn = below - _mT(below)
+    turn = below - transposed(below)
     dq = q @ (turn - inner) + outer
-    return type(decomposition)(make(level, q, dq), make(level, r, (inner - turn) @ r))
+    return QR(make(level, q, dq), make(level, r, (inner - turn) @ r))

@@ -16,10 +16,40 @@ from polyad.jets.rule import apply
 __all__: list[str] = []
 
 standard(
-    *("astype", "broadcast_to", "cumulative_prod", "cumulative_sum", "diff", "einsum", "expand_dims", "flip", "full_like"),
-    *("kron", "matrix_transpose", "meshgrid", "moveaxis", "outer", "repeat", "roll", "sinc", "stack", "take", "tensordot"),
+    *(
+        "astype",
+        "broadcast_to",
+        "cumulative_prod",
+        "cumulative_sum",
+        "diff",
+        "einsum",
+        "expand_dims",
+        "flip",
+        "full_like",
+    ),
+    *(
+        "kron",
+        "matrix_transpose",
+        "meshgrid",
+        "moveaxis",
+        "outer",
+        "repeat",
+        "roll",
+        "sinc",
+        "stack",
+        "take",
+        "tensordot",
+    ),
     *("tile", "tril", "triu", "unstack"),
-    *("linalg.cholesky", "linalg.cross", "linalg.det", "linalg.diagonal", "linalg.eigh", "linalg.eigvalsh", "linalg.inv"),
+    *(
+        "linalg.cholesky",
+        "linalg.cross",
+        "linalg.det",
+        "linalg.diagonal",
+        "linalg.eigh",
+        "linalg.eigvalsh",
+        "linalg.inv",
+    ),
     *("linalg.matmul", "linalg.matrix_norm", "linalg.matrix_power", "linalg.matrix_transpose", "linalg.outer"),
     *("linalg.pinv", "linalg.qr", "linalg.slogdet", "linalg.solve", "linalg.svd", "linalg.svdvals", "linalg.tensordot"),
     *("linalg.trace", "linalg.vecdot", "linalg.vector_norm"),
@@ -43,8 +73,8 @@ def _reduction(function: Any, name: str) -> None:
         return apply(name, a, axis=axis, keepdims=keepdims, **options)
 
 
-for _function, _name in ((np.sum, "sum"), (np.mean, "mean"), (np.prod, "prod")):
-    _reduction(_function, _name)
+for _name in ("sum", "mean", "prod"):
+    _reduction(getattr(np, _name), _name)
 
 
 def _extreme(function: Any, name: str) -> None:
@@ -53,8 +83,9 @@ def _extreme(function: Any, name: str) -> None:
         return apply(name, a, axis=axis, keepdims=keepdims)
 
 
-for _function, _name in ((np.max, "max"), (np.amax, "max"), (np.min, "min"), (np.amin, "min")):
-    _extreme(_function, _name)
+for _name in ("max", "min"):
+    _extreme(getattr(np, _name), _name)
+    _extreme(getattr(np, f"a{_name}"), _name)
 
 
 def _spread(function: Any, name: str) -> None:
@@ -66,8 +97,8 @@ def _spread(function: Any, name: str) -> None:
         return apply(name, a, axis=axis, correction=ddof if correction is None else correction, keepdims=keepdims)
 
 
-for _function, _name in ((np.var, "var"), (np.std, "std")):
-    _spread(_function, _name)
+for _name in ("var", "std"):
+    _spread(getattr(np, _name), _name)
 
 
 @rule(np.cumsum)
@@ -278,8 +309,8 @@ def _padding_axes(function: Any, n: int) -> None:
         return parts[0] if len(parts) == 1 else parts
 
 
-for _n, _function in ((1, np.atleast_1d), (2, np.atleast_2d), (3, np.atleast_3d)):
-    _padding_axes(_function, _n)
+for _n in (1, 2, 3):
+    _padding_axes(getattr(np, f"atleast_{_n}d"), _n)
 
 
 @rule(np.concatenate)
@@ -436,5 +467,3 @@ def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> 
         raise ValueError("np.linalg.norm with ord= takes vectors or matrices; name one or two axes")
     y = apply("linalg.matrix_norm", apply("moveaxis", x, axes, (-2, -1)), ord=ord)
     return np.expand_dims(y, tuple(sorted(axes))) if keepdims else y
-
-

@@ -87,7 +87,9 @@ def _refused(name: str, key: str) -> UnsupportedError:
             f"{name}(..., out=...) and augmented assignments such as out += x write into an array, which has no "
             f"derivative rule. Write out = {name}(...), or out = out + x"
         )
-    return UnsupportedError(f"{name}(..., {key}=...) has no derivative rule for this value of {key}. Call it without {key}=")
+    return UnsupportedError(
+        f"{name}(..., {key}=...) has no derivative rule for this value of {key}. Call it without {key}="
+    )
 
 
 def _same(value: Any, default: Any) -> bool:

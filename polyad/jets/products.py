@@ -91,7 +91,9 @@ def _einsum(level: int, subscripts: str, *operands: Any, optimize: Any = True) -
 def _subscripts(subscripts: str) -> tuple[list[str], str]:
     """Input and output subscripts, the implicit output of NumPy written out."""
     if not isinstance(subscripts, str):
-        raise UnsupportedError("einsum of arrays that are being differentiated takes subscripts as a string: 'ij,jk->ik'")
+        raise UnsupportedError(
+            "einsum of arrays that are being differentiated takes subscripts as a string: 'ij,jk->ik'"
+        )
     left, arrow, output = subscripts.replace(" ", "").partition("->")
     if not arrow:
         output = "..." * ("..." in left) + "".join(sorted(c for c in set(left) - set(",.") if left.count(c) == 1))

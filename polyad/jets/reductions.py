@@ -61,12 +61,3 @@ def _extreme(name: str) -> None:
 
 _extreme("max")
 _extreme("min")
-
-
-@register("logsumexp")
-def _logsumexp(level: int, x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    shift = xp.max(primal(level, x), axis=axis, keepdims=True)
-    total = xp.log(xp.sum(xp.exp(x - shift), axis=axis, keepdims=True)) + shift
-    return total if keepdims else xp.reshape(total, xp.sum(primal(level, x), axis=axis).shape)
-
-

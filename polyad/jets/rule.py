@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from polyad.arrays import xp
+from polyad.compositions import COMPOSITIONS, MATRIX_COMPOSITIONS
 from polyad.errors import UnsupportedError
 
 Rule = Callable[..., Any]
@@ -100,3 +101,8 @@ def lift(t: Any, n: int) -> Any:
     """A tangent (k, *shape) ready to broadcast with arrays of n axes: (k, 1, ..., *shape)."""
     missing = n + 1 - t.ndim
     return xp.reshape(t, (t.shape[0],) + (1,) * missing + tuple(t.shape[1:])) if missing > 0 else t
+
+
+_composed = {**COMPOSITIONS, **{f"linalg.{name}": f for name, f in MATRIX_COMPOSITIONS.items()}}
+for _name, _composition in _composed.items():
+    register(_name)(lambda level, *args, _f=_composition, **kwargs: _f(*args, **kwargs))

@@ -67,9 +67,7 @@ def _moveaxis(level: int, x: Any, source: Any, destination: Any) -> Any:
 
 @register("squeeze")
 def _squeeze(level: int, x: Any, axis: Any) -> Any:
-    return linear(
-        level, x, lambda v: xp.squeeze(v, axis=axis), lambda t: xp.squeeze(t, axis=behind(axis, x.ndim))
-    )
+    return linear(level, x, lambda v: xp.squeeze(v, axis=axis), lambda t: xp.squeeze(t, axis=behind(axis, x.ndim)))
 
 
 @register("expand_dims")
@@ -107,9 +105,7 @@ def _joined(level: int, xs: Any, join: Callable[[Any], Any], join_tangents: Call
     y = join([primal(level, x) for x in xs])
     tangents = [tangent(level, x) for x in xs]
     k = next(t.shape[0] for t in tangents if t is not None)
-    full = [
-        xp.zeros((k, *x.shape), dtype=y.dtype) if t is None else t for x, t in zip(xs, tangents, strict=True)
-    ]
+    full = [xp.zeros((k, *x.shape), dtype=y.dtype) if t is None else t for x, t in zip(xs, tangents, strict=True)]
     return make(level, y, join_tangents(full))
 
 
