@@ -12,6 +12,8 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from polyad.arrays import number_kind, xp
 from polyad.jets.jet import make
 from polyad.jets.rule import Rule, apply, call, constant, lift, ndim, primal, register, tangent
@@ -117,21 +119,25 @@ def _elementwise(name: str, partials: tuple[Partial | None, ...]) -> Rule:
     def rule(level: int, *args: Any) -> Any:
         primals = [primal(level, arg) for arg in args]
         y = compute(*primals)
-        total = None
-        for arg, partial in zip(args, partials, strict=True):
-            t = tangent(level, arg)
-            if t is not None and partial is not None:
-                factor = partial(*primals, y)
-                term = lift(t, ndim(y))
-                term = term if factor is None or _is_one(factor) else term * factor
-                total = term if total is None else total + term
-        return make(level, y, total)
+        # An infinite derivative is a value like any other; NumPy would warn of it
+        # even where nobody asks for it, as in aux or in the branch not taken.
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return make(level, y, _total(level, args, primals, y, partials))
 
     return rule
 
 
-def _is_one(factor: Any) -> bool:
-    return isinstance(factor, float) and factor == 1.0
+def _total(level: int, args: Any, primals: list[Any], y: Any, partials: tuple[Partial | None, ...]) -> Any:
+    """The sum of the partial derivatives times their tangents."""
+    total = None
+    for arg, partial in zip(args, partials, strict=True):
+        t = tangent(level, arg)
+        if t is not None and partial is not None:
+            factor = partial(*primals, y)
+            term = lift(t, ndim(y))
+            term = term if isinstance(factor, float) and factor == 1.0 else term * factor
+            total = term if total is None else total + term
+    return total
 
 
 for _name, _partials in PARTIALS.items():
