@@ -24,7 +24,7 @@ HEADER = ("example", "backend", *DTYPES, "differences", "time", "result")
 LEGEND = (
     "float64, float32: largest difference to a reference derived by hand, of the value and of the gradients in\n"
     "parameters and inputs, relative to the largest entry of each; differences: to central differences, float64;\n"
-    "time: value and gradients, second call, not compiled, {precision}."
+    "time: value and gradients, median of five calls, not compiled, {precision}."
 )
 
 

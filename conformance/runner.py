@@ -5,6 +5,7 @@ is a failure in the Result, with its text.
 """
 
 import functools
+import statistics
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +32,7 @@ class Result:
                         reference; worst names its leaf
     finite_differences  largest one between the gradients and central
                         differences; None in float32, where those see too little
-    seconds             value and gradients, called for the second time
+    seconds             value and gradients: median of five calls after the first
     failures            empty where the backend conforms
     trace               of the last exception
     """
@@ -72,9 +73,7 @@ def against_reference(case: Case, result: Result) -> Result:
     """The result with difference, worst leaf and time."""
     call = _call(case, result)
     actual = _host(call())
-    start = time.perf_counter()
-    _host(call())
-    seconds = time.perf_counter() - start
+    seconds = statistics.median(_seconds(call) for _ in range(5))
     value, gradients = case.expected
     expected = [np.asarray(value), *trees.leaves(gradients)]
     difference, worst = largest_difference(actual, expected, leaf_names(case))
@@ -83,6 +82,12 @@ def against_reference(case: Case, result: Result) -> Result:
         *_too_large(difference, case.tolerance[result.dtype], worst, "the reference"),
     ]
     return replace(result, difference=difference, worst=worst, seconds=seconds, failures=tuple(failures))
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    _host(call())
+    return time.perf_counter() - start
 
 
 def against_finite_differences(case: Case, result: Result) -> Result:

@@ -54,6 +54,8 @@ def test_a_jet_of_a_higher_level_counts_as_an_option_too():
     assert f == pytest.approx(np.array([-3 * step**2, 0, 0]))
     g = jacobian(lambda x: gradient(lambda y: np.sum(np.clip(x, min=y - 1) * y * x), x), X)
     assert g == pytest.approx(np.diag(2 * X))
+    h = jacobian(lambda y: xp.full_like(np.zeros(3), fill_value=y), np.array(2.0), backend="numpy")
+    assert h == pytest.approx(np.ones(3))
 
 
 def test_a_captured_box_of_autograd_keeps_its_gradient():

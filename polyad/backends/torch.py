@@ -7,7 +7,6 @@ import array_api_compat.torch as namespace
 import numpy as np
 import torch
 from torch.autograd import forward_ad
-from torch.autograd.graph import get_gradient_edge
 from torch.func import jvp, vjp, vmap
 
 from polyad.arrays import dtype_name
@@ -146,14 +145,21 @@ def _release(y: Array) -> Array:
 
 def _reaches_outside(outputs: Sequence[Array], aliases: Sequence[Array]) -> bool:
     """Whether a tensor that requires a gradient went into the outputs, aliases of this and of finished calls aside."""
-    seen = {get_gradient_edge(alias).node for alias in aliases}
-    stack = [get_gradient_edge(y).node for y in outputs if y.requires_grad]
+    own = {id(alias) for alias in aliases}
+
+    def foreign(leaf: Any) -> bool:
+        return id(leaf) not in own and not hasattr(leaf, "polyad_done")
+
+    if any(y.requires_grad and y.is_leaf and foreign(y) for y in outputs):
+        return True
+    stack = [y.grad_fn for y in outputs if y.grad_fn is not None]
+    seen = set()
     while stack:
         node = stack.pop()
         if node in seen:
             continue
         seen.add(node)
-        if not node.next_functions and not hasattr(getattr(node, "variable", None), "polyad_done"):
+        if not node.next_functions and foreign(getattr(node, "variable", None)):
             return True
         stack.extend(parent for parent, _ in node.next_functions if parent is not None)
     return False
