@@ -5,7 +5,7 @@ from typing import Any
 
 from polyad import trees
 from polyad.arrays import dtype_name, is_floating
-from polyad.backends import current, is_array, owner, scope
+from polyad.backends import Scope, current, is_array, owner
 from polyad.backends.base import Backend
 from polyad.captures import declared_arrays, unboxed
 from polyad.errors import DTypeError, MixedArraysError, ParameterError
@@ -29,14 +29,17 @@ class StatefulLayer:
         if isinstance(model, Layer):
             model.check_parameters(params)
         self.model, self.params, self.state = model, params, state
-        self._scope = scope()
+        self._scope = Scope()
 
     def __call__(self, x: Any, params: Tree = None) -> Any:
         params = self.params if params is None else unboxed(params)
         y, state = self.model(_fitting(params, x), params, self.state)
-        if state is not self.state and scope() == self._scope:
+        if state is not self.state and self._scope.is_here():
             self.state = state
         return y
+
+    def __reduce__(self) -> Any:
+        return StatefulLayer, (self.model, self.params, self.state)  # the place of a copy is where it is made
 
     def declared_arrays(self) -> Iterator[Any]:
         """Arrays that decide on which backend this runs."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # base.py stands above arrays.py, and that above this file
 
 __all__ = [
     "BackendInfo",
+    "Scope",
     "backends",
     "current",
     "get",
@@ -37,7 +38,6 @@ __all__ = [
     "owner",
     "register_backend",
     "running",
-    "scope",
     "set_backend",
     "use_backend",
 ]
@@ -78,10 +78,10 @@ def backends() -> tuple[BackendInfo, ...]:
     return tuple(_info(name, entry) for name, entry in _all_entries().items())
 
 
-def register_backend(name: str, adapter: str | type[Backend], *, module: str = "", install: str = "") -> None:
+def register_backend(name: str, adapter: str | type[Backend] | Backend, *, module: str = "", install: str = "") -> None:
     """Make an adapter known under a name.
 
-    adapter  the Backend class, or where it is: "theirs.adapter:Theirs"
+    adapter  the Backend class or an instance, or where the class is: "theirs.adapter:Theirs"
     module   the framework it needs, imported before the adapter is
     install  what a person types to get that framework
 
@@ -92,15 +92,18 @@ def register_backend(name: str, adapter: str | type[Backend], *, module: str = "
             _entries[name] = _Entry(adapter, module or adapter.split(":")[0], install or f"pip install {module}")
             _loaded.pop(name, None)
         else:
-            _entries[name] = _Entry(f"{adapter.__module__}:{adapter.__qualname__}", adapter.__module__, install)
-            _loaded[name] = adapter()
+            kind = adapter if isinstance(adapter, type) else type(adapter)
+            _entries[name] = _Entry(f"{kind.__module__}:{kind.__qualname__}", kind.__module__, install)
+            _loaded[name] = adapter() if isinstance(adapter, type) else adapter
         _owners.clear()
 
 
 def get(name: str | Backend) -> Backend:
     """The adapter of this name, loaded. UnknownBackendError, BackendNotInstalledError."""
     if not isinstance(name, str):
-        return name
+        if hasattr(name, "pushforward"):
+            return name
+        raise UnknownBackendError(f"a backend is given by its name or its adapter, not {name!r}. Type backend='torch'")
     adapter = _loaded.get(name)
     if adapter is None:
         with _lock:
@@ -171,9 +174,22 @@ def running(backend: Backend) -> Iterator[None]:
         _evaluation.reset(evaluation)
 
 
-def scope() -> tuple[Any, ...]:
-    """Where this code runs: equal only inside the same evaluation of the same transformation."""
-    return (_evaluation.get(), *((name, backend.scope()) for name, backend in tuple(_loaded.items())))
+class Scope:
+    """Where code runs: an evaluation of polyad, inside a transformation of each framework."""
+
+    def __init__(self) -> None:
+        self.evaluation = _evaluation.get()
+        self.transformations = {name: backend.scope() for name, backend in tuple(_loaded.items())}
+
+    def is_here(self) -> bool:
+        """Whether this code runs in the same place still.
+
+        A framework that was loaded meanwhile had no transformation running
+        that an array of the other ones could have come from.
+        """
+        return self.evaluation is _evaluation.get() and all(
+            _loaded[name].scope() == token for name, token in self.transformations.items()
+        )
 
 
 @cache

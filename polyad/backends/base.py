@@ -6,6 +6,8 @@ tuple of arrays. In a tuple of tangents or cotangents, None is the zero vector.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +21,7 @@ Arrays = tuple[Array, ...]
 Function = Callable[..., Any]
 Pull = Callable[[Sequence[Array | None]], Arrays]
 
-__all__ = ["Array", "Arrays", "Backend", "Function", "Pull", "basis", "chunks"]
+__all__ = ["Array", "Arrays", "Backend", "Function", "Pull", "basis", "chunks", "with_aux"]
 
 
 class Backend(ABC):
@@ -78,12 +80,11 @@ class Backend(ABC):
         pullback of that linear map is the pushforward. Two sweeps, whatever
         the number of outputs.
         """
-        out = self.pullback(f, xs, has_aux)
-        ys, pull = out[0], out[1]
+        ys, pull, *aux = with_aux(self.pullback, has_aux)(f, xs)
         zeros = tuple(xp.zeros_like(y) for y in ys)
         used = [i for i, dx in enumerate(dxs) if dx is not None]
         _, push = self.pullback(lambda *cotangents: tuple(pull(cotangents)[i] for i in used), zeros)
-        return (ys, push(tuple(dxs[i] for i in used)), *out[2:])
+        return (ys, push(tuple(dxs[i] for i in used)), *aux)
 
     def pullback(self, f: Function, xs: Arrays, has_aux: bool = False) -> Any:
         """(ys, pull): f, and the map of cotangents of ys to cotangents of xs.
@@ -128,7 +129,7 @@ class Backend(ABC):
             parts = []
             for start, stop in chunks(x, xs):
                 dxs = tuple(basis(self, x, start, stop) if j == i else None for j in range(len(xs)))
-                result = self.pushforwards(f, xs, dxs, has_aux)
+                result = with_aux(self.pushforwards, has_aux)(f, xs, dxs)
                 out = out or (result[0], *result[2:])
                 parts.append(result[1])
             columns.append(parts)
@@ -165,6 +166,10 @@ class Backend(ABC):
     def preferred_strategy(self) -> str:
         """The strategy of `nested_switching("auto")` at this place."""
         return "taped"
+
+    def forward_is_right(self, pull: Pull) -> bool:
+        """Whether forward mode, differentiated again, is right for the f of this pullback."""
+        return True
 
     def compile(self, f: Function) -> Function:
         """f, made faster for repeated calls with the same shapes."""
@@ -216,12 +221,42 @@ class Backend(ABC):
         raise UnsupportedError(f"{self.name} cannot give out ndarrays")
 
 
-def basis(backend: Backend, x: Array, start: int, stop: int) -> Array:
-    """Unit tangents number start to stop of x, shape (stop - start, *x.shape)."""
+def with_aux(primitive: Function, has_aux: bool) -> Function:
+    """The primitive with has_aux, which an adapter need not know.
+
+    Without it, aux goes out with ys and gets no cotangent; it must then be
+    floating, as every y.
+    """
+    if not has_aux:
+        return primitive
+    if "has_aux" in inspect.signature(primitive).parameters:
+        return functools.partial(primitive, has_aux=True)
+
+    def joined(f: Function, xs: Arrays, *dxs: Any) -> Any:
+        count = [0]
+
+        def flat(*xs: Array) -> Arrays:
+            ys, aux = f(*xs)
+            count[0] = len(ys)
+            return (*ys, *aux)
+
+        values, rest = primitive(flat, xs, *dxs)
+        n = count[0]
+        if dxs:  # rest are tangents
+            return values[:n], rest[:n], values[n:]
+        zeros = tuple(xp.zeros_like(a) for a in values[n:])
+        return values[:n], lambda cotangents: rest((*cotangents, *zeros)), values[n:]
+
+    return joined
+
+
+def basis(backend: Backend, x: Array, start: int, stop: int, shape: tuple[int, ...] | None = None) -> Array:
+    """Unit tangents number start to stop of x, or of an array like x of this shape: (stop - start, *shape)."""
+    shape = tuple(x.shape) if shape is None else shape
     device = backend.device(x)
     options = {} if device is None else {"device": device}
-    flat = backend.namespace.eye(stop - start, math.prod(x.shape), k=start, dtype=x.dtype, **options)
-    return backend.namespace.reshape(flat, (stop - start, *x.shape))
+    flat = backend.namespace.eye(stop - start, math.prod(shape), k=start, dtype=x.dtype, **options)
+    return backend.namespace.reshape(flat, (stop - start, *shape))
 
 
 # Directions per sweep. More save calls, fewer save memory: of the digits example

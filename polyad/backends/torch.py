@@ -11,7 +11,7 @@ from torch.func import jvp, vjp, vmap
 
 from polyad.arrays import dtype_name
 from polyad.backends.base import Array, Arrays, Backend, Function, Pull
-from polyad.errors import DetachError
+from polyad.errors import DetachError, UnsupportedError
 
 __all__ = ["Torch"]
 
@@ -40,15 +40,14 @@ class Torch(Backend):
 
     def pushforwards(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
         moving, (points, directions) = _moving(f, xs, dxs)
-        return vmap(lambda *some: jvp(moving, points, some, has_aux=has_aux), out_dims=(None, 0, None)[: 2 + has_aux])(
-            *directions
-        )
+        ys, dys, *aux = vmap(lambda *some: jvp(moving, points, some, has_aux=has_aux), randomness="same")(*directions)
+        return (tuple(y[0] for y in ys), dys, *(tuple(a[0] for a in group) for group in aux))
 
     def pullbacks(self, pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:
         given = [i for i, ct in enumerate(cotangents) if ct is not None]
         entries = sum(ct.numel() for ct in cotangents if ct is not None)
         # A loop keeps the kernels large; batching pays where calls cost more than they do.
-        if _inside_functorch() or entries > SMALL:
+        if _inside_functorch() or entries > SMALL or not _batches(getattr(pull, "outputs", ())):
             return super().pullbacks(pull, cotangents)
 
         def one(*some: Array) -> Arrays:
@@ -59,6 +58,9 @@ class Torch(Backend):
     def batch(self, f: Function) -> Function:
         return vmap(f)
 
+    def forward_is_right(self, pull: Pull) -> bool:
+        return not any(node.name() in FORWARD_WRONGLY for node in _recorded(getattr(pull, "outputs", ())))
+
     def stop_gradient(self, array: Array) -> Array:
         return array.detach()
 
@@ -66,7 +68,11 @@ class Torch(Backend):
         return torch._C._functorch.get_dynamic_layer_stack_depth()
 
     def concrete(self, array: Array) -> bool:
-        return not torch._C._functorch.is_batchedtensor(array)
+        while torch._C._functorch.is_functorch_wrapped_tensor(array):
+            if torch._C._functorch.is_batchedtensor(array):
+                return False
+            array = torch._C._functorch.get_unwrapped(array)
+        return True
 
     def device(self, array: Array) -> Any:
         return array.device
@@ -98,16 +104,29 @@ class Torch(Backend):
 SMALL = 4096
 
 
+# Backward rules that torch 2.13 batches wrongly: off by 1.2 for a 4 x 6 point set.
+BATCHED_WRONGLY = {"CdistBackward0"}
+
+# Fused norms whose backward pass has a wrong derivative in forward mode (torch 2.13).
+FORWARD_WRONGLY = {"NativeLayerNormBackward0", "NativeBatchNormBackward0", "NativeGroupNormBackward0"}
+
+
+def _batches(outputs: Sequence[Array]) -> bool:
+    """Whether rows of this tape may be pulled together."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks is None and not any(node.name() in BATCHED_WRONGLY for node in _recorded(outputs))
+
+
 def _inside_functorch() -> bool:
     return torch._C._functorch.maybe_current_level() is not None
 
 
 def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
     """f recorded on aliases of xs, so that other uses of xs, also inside f, do not count."""
-    aliases = tuple(x.view_as(x) for x in xs)
-    own = [alias.requires_grad_() for alias in aliases if not alias.requires_grad]
-    recording = torch.is_grad_enabled()
-    with torch.enable_grad():
+    recording = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
+        aliases = tuple(_alias(x, recording) for x in xs)
+        own = [alias.requires_grad_() for alias in aliases if not alias.requires_grad]
         out = f(*aliases)
     ys, aux = out if has_aux else (out, ())
     outer = recording and (any(x.requires_grad for x in xs) or _reaches_outside((*ys, *aux), aliases))
@@ -119,20 +138,52 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
         used = [(ys[i], ct) for i in recorded if (ct := cotangents[i]) is not None]
         if not used:
             return tuple(torch.zeros_like(x) for x in xs)
-        create_graph = outer or any(ct.requires_grad for _, ct in used)
-        return torch.autograd.grad(
-            [y for y, _ in used],
-            aliases,
-            [ct for _, ct in used],
-            retain_graph=True,  # the pullback may be called again
-            create_graph=create_graph and torch.is_grad_enabled(),
-            allow_unused=True,
-            materialize_grads=True,
-        )
+        create_graph = (outer or any(ct.requires_grad for _, ct in used)) and torch.is_grad_enabled()
+        with torch.inference_mode(False):
+            grads = torch.autograd.grad(
+                [y for y, _ in used],
+                aliases,
+                [ct.clone() if ct.is_inference() else ct for _, ct in used],
+                retain_graph=True,  # the pullback may be called again
+                create_graph=create_graph,
+                allow_unused=True,
+            )
+        if any(grad is None for grad in grads):
+            _refuse_dead_ends([y for y, _ in used])
+        return _zeros_for_none(grads, xs)
+
+    pull.outputs = ys  # type: ignore[attr-defined]  # for pullbacks(), which asks what was recorded
 
     values = tuple(y if outer else _release(y) for y in ys)
     rest = (tuple(a if outer else _release(a) for a in aux),) if has_aux else ()
     return (values, pull, *rest)
+
+
+def _alias(x: Array, recording: bool) -> Array:
+    if recording and not x.is_inference():
+        return x.view_as(x)
+    return x.clone() if x.is_inference() else _release(x)
+
+
+def _recorded(outputs: Sequence[Array]) -> set[Any]:
+    """The nodes of the graph behind the outputs."""
+    stack = [y.grad_fn for y in outputs if y.grad_fn is not None]
+    seen: set[Any] = set()
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack.extend(parent for parent, _ in node.next_functions if parent is not None)
+    return seen
+
+
+def _refuse_dead_ends(outputs: Sequence[Array]) -> None:
+    """torch cuts the graph behind a function that is differentiable once; the gradient would be zero."""
+    if any(node.name() in ("Error", "torch::autograd::Error") for node in _recorded(outputs)):
+        raise UnsupportedError(
+            "a function in f is marked once_differentiable, so that torch has no second derivative of it and would "
+            "give zero. Write its backward pass in differentiable functions, or pass stop_gradient(x) to it"
+        )
 
 
 def _release(y: Array) -> Array:
@@ -152,17 +203,7 @@ def _reaches_outside(outputs: Sequence[Array], aliases: Sequence[Array]) -> bool
 
     if any(y.requires_grad and y.is_leaf and foreign(y) for y in outputs):
         return True
-    stack = [y.grad_fn for y in outputs if y.grad_fn is not None]
-    seen = set()
-    while stack:
-        node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if not node.next_functions and foreign(getattr(node, "variable", None)):
-            return True
-        stack.extend(parent for parent, _ in node.next_functions if parent is not None)
-    return False
+    return any(not node.next_functions and foreign(getattr(node, "variable", None)) for node in _recorded(outputs))
 
 
 def _zeros_for_none(tangents: Sequence[Array | None], like: Arrays) -> Arrays:

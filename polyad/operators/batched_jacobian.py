@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from polyad.arrays import dtype_name, xp
-from polyad.backends.base import Arrays, Backend, basis
+from polyad.backends.base import Arrays, Backend, basis, with_aux
 from polyad.errors import ArgumentError, ModeError, RowsMixError
 from polyad.nested import run
 from polyad.operators.call import Call
@@ -56,7 +56,8 @@ def _sweep(call: Call, mode: str, x: Any) -> tuple[Arrays, Arrays]:
     if plan.mode == "reverse":
         ys, pull, aux = pullback(call, (x,))
         y = _one_output(call, ys, batch)
-        if choose(call.backend, mode, inner, math.prod(y.shape[1:])).mode == "reverse":
+        better = choose(call.backend, mode, inner, math.prod(y.shape[1:])).mode
+        if better == "reverse" or not call.backend.forward_is_right(pull):
             return (_by_rows(call, pull, x, y),), aux
     return _by_columns(call, x)
 
@@ -83,8 +84,8 @@ def _by_rows(call: Call, pull: Any, x: Any, y: Any) -> Any:
     probe = _probe(call, y)
     cotangents = xp.concat([_units(call, y), probe[None]])
     (rows,) = call.backend.pullbacks(pull, (cotangents,))
-    outer = math.prod(y.shape[1:])
-    jac = xp.reshape(xp.moveaxis(rows[:outer], 0, 1), (y.shape[0], outer, -1 if x.size else 0))
+    batch, outer, inner = x.shape[0], math.prod(y.shape[1:]), math.prod(x.shape[1:])
+    jac = xp.permute_dims(xp.reshape(rows[:outer], (outer, batch, inner)), (1, 0, 2))
     expected = xp.matrix_transpose(jac) @ xp.reshape(probe, (y.shape[0], outer, 1))
     return _checked(call, xp.reshape(jac, (*y.shape, *x.shape[1:])), expected, rows[outer])
 
@@ -92,8 +93,7 @@ def _by_rows(call: Call, pull: Any, x: Any, y: Any) -> Any:
 def _by_columns(call: Call, x: Any) -> tuple[Arrays, Arrays]:
     probe, inner = _probe(call, x), math.prod(x.shape[1:])
     tangents = xp.concat([_units(call, x), probe[None]])
-    aux_option = {"has_aux": True} if call.has_aux else {}
-    ys, (dys,), *aux = call.backend.pushforwards(call.flat, (x,), (tangents,), **aux_option)
+    ys, (dys,), *aux = with_aux(call.backend.pushforwards, call.has_aux)(call.flat, (x,), (tangents,))
     y = _one_output(call, ys, x.shape[0])
     outer = math.prod(y.shape[1:])
     jac = xp.permute_dims(xp.reshape(dys[:inner], (inner, y.shape[0], outer)), (1, 2, 0))
@@ -104,7 +104,7 @@ def _by_columns(call: Call, x: Any) -> tuple[Arrays, Arrays]:
 def _units(call: Call, x: Any) -> Any:
     """The same unit (co)tangent in every row: shape (entries of a row, *x.shape)."""
     entries = math.prod(x.shape[1:])
-    unit = basis(call.backend, x[0], 0, entries)
+    unit = basis(call.backend, x, 0, entries, tuple(x.shape[1:]))
     return xp.broadcast_to(xp.reshape(unit, (entries, 1, *x.shape[1:])), (entries, *x.shape))
 
 
@@ -124,11 +124,13 @@ def _numbers(shape: tuple[int, ...]) -> np.ndarray:
 def _checked(call: Call, jac: Any, expected: Any, found: Any) -> Any:
     """The Jacobian, if other rows add nothing to the product with the probe."""
     found = xp.reshape(found, tuple(expected.shape))
-    gap = xp.max(xp.abs(expected - found)) if found.size else 0.0
-    limit = EPSILON[dtype_name(jac.dtype)] ** 0.5 * xp.max(xp.abs(found)) if found.size else 0.0
+    if not math.prod(found.shape) or not math.prod(jac.shape):
+        return jac
+    gap = xp.max(xp.abs(expected - found))
+    limit = EPSILON[dtype_name(jac.dtype)] ** 0.5 * xp.max(xp.abs(found))
     raise_if = gap > limit
     if not call.backend.concrete(raise_if):
-        return xp.where(raise_if, xp.nan * jac, jac)
+        return jac * xp.where(raise_if, xp.nan, xp.ones_like(gap))  # where() on jac would make its gradient NaN
     if bool(raise_if):
         raise RowsMixError(
             "batched_jacobian: rows of f(x) depend on other rows of x, so one Jacobian a row does not say it all. "

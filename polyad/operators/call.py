@@ -47,7 +47,7 @@ class Call:
             raise ArgumentError(f"{operator}: the first argument is {_short(f)}, not a function. Type {operator}(f, x)")
         self.operator, self.f, self.args, self.has_aux = operator, f, args, has_aux
         self.kwargs = kwargs or {}
-        self.check_outputs: Callable[[Arrays], None] = lambda ys: None  # for operators that do not take any ys
+        self.check_outputs: Callable[[Call, Arrays], None] = lambda call, ys: None  # of operators that refuse some
         self.single = isinstance(argnums, int)
         self.argnums = self._positions((argnums,) if isinstance(argnums, int) else tuple(argnums))
         flattened = [trees.flatten(unboxed(arg)) for arg in args]
@@ -78,7 +78,7 @@ class Call:
             y, aux = self._split(out)
             leaves, self.out_spec = trees.flatten(y)
             ys = tuple(self._output(leaf, i) for i, leaf in enumerate(leaves))
-            self.check_outputs(ys)
+            self.check_outputs(self, ys)
             return (ys, self._put_aside(aux)) if self.has_aux else ys
 
     def evaluate(self, xs: Arrays) -> tuple[Arrays, Arrays]:

@@ -73,7 +73,7 @@ def _sweep(call: Call, mode: str, *xs: Any) -> tuple[Arrays, Arrays, Arrays]:
     if plan.mode == "reverse" or not xs:
         ys, pull, aux = pullback(call, xs)
         plan = choose(call.backend, mode, call.columns, sum(math.prod(y.shape) for y in ys))
-        if plan.mode == "reverse" or not xs:
+        if plan.mode == "reverse" or not xs or not call.backend.forward_is_right(pull):
             return ys, tuple(block for i in range(len(ys)) for block in _rows(call, xs, ys, pull, i)), aux
         del pull  # its tape is not needed: the columns are fewer
     ys, by_input, aux = columns(call, xs, plan.mode)
@@ -96,4 +96,4 @@ def _rows(call: Call, xs: Arrays, ys: Arrays, pull: Any, i: int) -> Arrays:
 
 def _block(dy: Any, y: Any, x: Any) -> Any:
     """Columns (x.size, *y.shape) as a block (*y.shape, *x.shape)."""
-    return xp.reshape(xp.moveaxis(dy, 0, -1), (*y.shape, *x.shape))
+    return xp.reshape(xp.permute_dims(dy, (*range(1, dy.ndim), 0)), (*y.shape, *x.shape))

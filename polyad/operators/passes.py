@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from polyad.arrays import dtype_name, xp
-from polyad.backends.base import Arrays, basis
+from polyad.backends.base import Arrays, basis, with_aux
 from polyad.operators.call import Call
 
 __all__ = ["columns", "contract", "differences", "pullback"]
@@ -17,7 +17,7 @@ def pullback(call: Call, xs: Arrays) -> tuple[Arrays, Callable[..., Arrays], Arr
     if not xs:
         ys, aux = call.evaluate(xs)
         return ys, lambda cotangents: (), aux
-    ys, pull, *aux = call.backend.pullback(call.flat, xs, **_aux(call))
+    ys, pull, *aux = with_aux(call.backend.pullback, call.has_aux)(call.flat, xs)
     return ys, pull, aux[0] if aux else ()
 
 
@@ -25,12 +25,8 @@ def columns(call: Call, xs: Arrays, mode: str) -> tuple[Arrays, list[Arrays], Ar
     """(ys, Jacobian by columns, aux): for each x a tuple of (x.size, *y.shape)."""
     if mode == "finite_difference":
         return differences(call, xs)
-    (ys, *aux), by_input = call.backend.columns(call.flat, xs, **_aux(call))
+    (ys, *aux), by_input = call.backend.columns(call.flat, xs, call.has_aux)
     return ys, by_input, aux[0] if aux else ()
-
-
-def _aux(call: Call) -> dict[str, bool]:
-    return {"has_aux": True} if call.has_aux else {}
 
 
 def contract(xs: Arrays, by_input: list[Arrays], cotangents: Arrays) -> Arrays:

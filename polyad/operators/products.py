@@ -5,7 +5,7 @@ from typing import Any
 
 from polyad import trees
 from polyad.arrays import xp
-from polyad.backends.base import Backend
+from polyad.backends.base import Backend, with_aux
 from polyad.errors import ArgumentError
 from polyad.operators.call import Call
 from polyad.operators.passes import pullback
@@ -36,8 +36,7 @@ def jvp(
         raise ArgumentError("jvp: every tangent is None; give at least one, such as ones like the primal")
     call = Call("jvp", f, tuple(primals), moving, backend, has_aux)
     dxs = _directions(call, tuple(tangents[i] for i in moving), call.xs, "tangents")
-    option = {"has_aux": True} if has_aux else {}
-    ys, dys, *aux = call.backend.pushforward(call.flat, call.xs, dxs, **option)
+    ys, dys, *aux = with_aux(call.backend.pushforward, has_aux)(call.flat, call.xs, dxs)
     return (call.outputs(ys), call.outputs(dys), *map(call.aux, aux))
 
 
