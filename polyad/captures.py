@@ -28,7 +28,7 @@ def declared_arrays(f: Any) -> list[Any]:
 
 
 def captured_arrays(f: Callable[..., Any]) -> list[Any]:
-    """Arrays in closures, defaults, partials and bound objects. Looks at no source."""
+    """Arrays in closures, variables of the module, defaults, partials and bound objects. Looks at no source."""
     return [x for x in _reachable(f, _DEPTH) if is_array(x)]
 
 
@@ -46,11 +46,18 @@ def _reachable(x: Any, depth: int) -> Iterator[Any]:
         yield from _reachable(x.__func__, depth - 1)
         yield from _reachable(getattr(x.__self__, "__dict__", None), depth - 1)
     elif inspect.isfunction(x):
-        for part in itertools.chain(_cells(x), x.__defaults__ or ()):
+        for part in itertools.chain(_cells(x), _globals(x), x.__defaults__ or ()):
             yield from _reachable(part, depth - 1)
+    elif callable(x) and not isinstance(x, type) and not inspect.isbuiltin(x):
+        yield from _reachable(getattr(x, "__dict__", None), depth - 1)
     elif isinstance(x, dict | list | tuple):
         for leaf in trees.leaves(x):
             yield from _reachable(leaf, depth - 1)
+
+
+def _globals(f: Any) -> Iterator[Any]:
+    """Variables of the module that f names."""
+    return (f.__globals__[name] for name in f.__code__.co_names if name in f.__globals__)
 
 
 def _cells(f: Any) -> Iterator[Any]:

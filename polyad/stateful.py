@@ -8,7 +8,7 @@ from polyad.arrays import dtype_name, is_floating
 from polyad.backends import Scope, current, is_array, owner
 from polyad.backends.base import Backend
 from polyad.captures import declared_arrays, unboxed
-from polyad.errors import DTypeError, MixedArraysError, ParameterError
+from polyad.errors import ArgumentError, DTypeError, MixedArraysError, ParameterError
 from polyad.layers.layer import Layer, Tree
 
 __all__ = ["Composition", "StatefulLayer", "compose"]
@@ -33,7 +33,10 @@ class StatefulLayer:
 
     def __call__(self, x: Any, params: Tree = None) -> Any:
         params = self.params if params is None else unboxed(params)
-        y, state = self.model(_fitting(params, x), params, self.state)
+        out = self.model(_fitting(params, x), params, self.state)
+        if not isinstance(out, tuple) or len(out) != 2:
+            raise ArgumentError(f"{self.model!r} must return (y, state); it returned {type(out).__name__}")
+        y, state = out
         if state is not self.state and self._scope.is_here():
             self.state = state
         return y

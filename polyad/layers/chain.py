@@ -19,6 +19,9 @@ class Function(Layer):
     def __repr__(self) -> str:
         return getattr(self.f, "__name__", repr(self.f))
 
+    def parameter_shapes(self) -> Tree:
+        return {}
+
     def __call__(self, x: Any, params: Tree, state: Tree) -> tuple[Any, Tree]:
         return self.f(x), state
 

@@ -61,8 +61,8 @@ class Layer:
         return {}, {}
 
     def parameter_shapes(self) -> Tree:
-        """The tree of params with shapes in place of arrays."""
-        return {}
+        """The tree of params with shapes in place of arrays; None where they are not checked."""
+        return None
 
     def __call__(self, x: Any, params: Tree, state: Tree) -> tuple[Any, Tree]:
         raise NotImplementedError(f"{type(self).__name__} has no __call__(x, params, state)")
@@ -73,6 +73,8 @@ class Layer:
 
 
 def _check(shapes: Any, params: Any, place: str, model: str) -> None:
+    if shapes is None:
+        return
     if isinstance(shapes, dict):
         if not isinstance(params, dict):
             raise ParameterError(
@@ -86,6 +88,11 @@ def _check(shapes: Any, params: Any, place: str, model: str) -> None:
             )
         for key, inner in shapes.items():
             _check(inner, params[key], f"{place}[{key!r}]", model)
+    elif isinstance(shapes, list) or not all(isinstance(n, int) for n in shapes):
+        if not isinstance(params, list | tuple) or len(params) != len(shapes):
+            raise ParameterError(f"{place} is {type(params).__name__}, but {model} has {len(shapes)} entries there")
+        for i, inner in enumerate(shapes):
+            _check(inner, params[i], f"{place}[{i}]", model)
     elif not is_array(params):
         raise ParameterError(f"{place} is {params!r}, but {model} needs an array of shape {shapes} there")
     elif tuple(params.shape) != shapes:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from polyad import trees
 from polyad.arrays import convert
 from polyad.backends import current, get
@@ -22,12 +24,12 @@ def setup(
     dtype    "float32" or "float64"; None: what the framework makes by default
     raises   BackendError; PrecisionError for float64 where it is switched off
     """
-    if not isinstance(seed, int) or seed < 0:
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
         raise ArgumentError(f"setup: the seed is a non-negative integer, not {seed!r}. Type setup(0, model)")
     if not isinstance(model, Layer):
         raise ArgumentError(f"setup: {model!r} is no polyad layer. Type setup(0, Chain(Dense(2, 4), ...))")
     target = current() if backend is None else get(backend)
-    params, state = convert(model.init(Random(seed)), target, dtype=dtype or target.default_dtype(), device=device)
+    params, state = convert(model.init(Random(int(seed))), target, dtype=dtype or target.default_dtype(), device=device)
     return params, state
 
 

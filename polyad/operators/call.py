@@ -48,8 +48,8 @@ class Call:
         self.operator, self.f, self.args, self.has_aux = operator, f, args, has_aux
         self.kwargs = kwargs or {}
         self.check_outputs: Callable[[Call, Arrays], None] = lambda call, ys: None  # of operators that refuse some
-        self.single = isinstance(argnums, int)
-        self.argnums = self._positions((argnums,) if isinstance(argnums, int) else tuple(argnums))
+        self.single = not isinstance(argnums, tuple | list)
+        self.argnums = self._positions((argnums,) if self.single else tuple(argnums))  # type: ignore[arg-type]
         flattened = [trees.flatten(unboxed(arg)) for arg in args]
         self.leaves = [leaves for leaves, _ in flattened]
         self.specs = [spec for _, spec in flattened]
@@ -110,7 +110,7 @@ class Call:
             )
         if not is_floating(leaf):
             raise DTypeError(
-                f"{self.operator}: f returned {self._output_place(i, 'an ')}{describe(leaf)}; "
+                f"{self.operator}: f returned{self._output_place(i, ' an ')}{describe(leaf)}; "
                 f"{number_kind(leaf)} numbers have no derivative here. Return real floating arrays"
             )
         foreign = owner(leaf)
@@ -124,7 +124,7 @@ class Call:
 
     def _output_place(self, i: int, article: str = "") -> str:
         name = trees.names(trees.unflatten(self.out_spec, range(self.out_spec.num_leaves)), "")[i]
-        return f"at {name} {article}" if name else article
+        return f" at {name}, {article}" if name else article
 
     def _dtype(self) -> str:
         return dtype_name(self.xs[0].dtype) if self.xs else self.backend.default_dtype()
@@ -159,12 +159,14 @@ class Call:
 
     def _positions(self, argnums: tuple[Any, ...]) -> tuple[int, ...]:
         n = len(self.args)
-        if not argnums or not all(isinstance(i, int) and -n <= i < n for i in argnums):
+        if not n:
+            raise ArgumentError(f"{self.operator}: no arguments to differentiate. Type {self.operator}(f, x)")
+        if not argnums or not all(isinstance(i, int | np.integer) and -n <= i < n for i in argnums):
             raise ArgumentError(
                 f"{self.operator}: argnums={argnums if len(argnums) != 1 else argnums[0]!r} with {n} "
                 f"argument{'s' * (n != 1)}; give positions from 0 to {n - 1}"
             )
-        positions = tuple(i % n for i in argnums)
+        positions = tuple(int(i) % n for i in argnums)
         if len(set(positions)) != len(positions):
             raise ArgumentError(f"{self.operator}: argnums={argnums} names an argument twice")
         return positions

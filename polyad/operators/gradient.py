@@ -87,6 +87,8 @@ def _one_number(call: Call, ys: Arrays) -> None:
             f"{call.operator}: f returned shape {shape}; a gradient needs one number. "
             f"Sum it, or ask for jacobian(f, {name.partition('[')[0]}){jacobian}."
         )
+    if not ys:
+        raise NotScalarError(f"{call.operator}: f returned no array; a gradient needs one number. Does f return it?")
     raise NotScalarError(
         f"{call.operator}: f returned {len(ys)} arrays of shapes {', '.join(str(tuple(y.shape)) for y in ys)}; a "
         f"gradient needs one number. Return their sum, or the rest as aux with has_aux=True, or ask for jacobian."

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from polyad.arrays import dtype_name, xp
 from polyad.backends.base import Arrays, basis, with_aux
@@ -44,9 +45,9 @@ def contract(xs: Arrays, by_input: list[Arrays], cotangents: Arrays) -> Arrays:
 
 
 def differences(call: Call, xs: Arrays) -> tuple[Arrays, list[Arrays], Arrays]:
-    """Columns by central differences: error about eps^(2/3) of the largest entry.
+    """Columns by central differences with one step of Richardson: error about eps^(4/5) of the largest entry.
 
-    source  Nocedal & Wright (2006), section 8.1
+    source  Nocedal & Wright (2006), section 8.1; Richardson (1911)
     """
     ys, aux = call.evaluate(xs)
     by_input = []
@@ -62,14 +63,24 @@ def differences(call: Call, xs: Arrays) -> tuple[Arrays, list[Arrays], Arrays]:
 def _difference(call: Call, xs: Arrays, i: int, k: int) -> Arrays:
     x = xs[i]
     unit = basis(call.backend, x, k, k + 1)[0]
-    # The step grows with the entry, so that it never drowns in its rounding.
-    step = EPSILON[dtype_name(x.dtype)] ** (1 / 3) * xp.maximum(xp.sum(xp.abs(x) * unit), xp.sum(unit))
-    step = xp.astype(step, x.dtype)
-    above, below = (
-        call.evaluate(tuple(z + sign * step * unit if j == i else z for j, z in enumerate(xs)))[0]
-        for sign in (1.0, -1.0)
-    )
-    return tuple((a - b) / (2 * step) for a, b in zip(above, below, strict=True))
+    step = xp.astype(EPSILON[dtype_name(x.dtype)] ** (1 / 5) * _scale(x, unit), x.dtype)
+
+    def slope(step: Any) -> Arrays:
+        above, below = (
+            call.evaluate(tuple(z + sign * step * unit if j == i else z for j, z in enumerate(xs)))[0]
+            for sign in (1.0, -1.0)
+        )
+        return tuple((a - b) / (2 * step) for a, b in zip(above, below, strict=True))
+
+    # Richardson: the error of the second order in the step cancels.
+    return tuple((4 * near - far) / 3 for near, far in zip(slope(step / 2), slope(step), strict=True))
+
+
+def _scale(x: Any, unit: Any) -> Any:
+    """How far an entry may be moved: 1, less where the whole leaf is small, more where the entry is huge."""
+    size = xp.max(xp.abs(x))
+    usual = xp.where((size > 0) & (size < 1), size, xp.ones_like(size))
+    return xp.maximum(usual, 1e-3 * xp.sum(xp.abs(x) * unit))
 
 
 def output_rows(call: Call, xs: Arrays) -> int | None:

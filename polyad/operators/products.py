@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from polyad import trees
-from polyad.arrays import xp
+from polyad.arrays import dtype_name, is_floating, single_owner, xp
 from polyad.backends.base import Backend, with_aux
-from polyad.errors import ArgumentError
+from polyad.errors import ArgumentError, DTypeError
 from polyad.operators.call import Call
 from polyad.operators.passes import pullback
 
@@ -35,7 +35,8 @@ def jvp(
     if not moving:
         raise ArgumentError("jvp: every tangent is None; give at least one, such as ones like the primal")
     call = Call("jvp", f, tuple(primals), moving, backend, has_aux)
-    dxs = _directions(call, tuple(tangents[i] for i in moving), call.xs, "tangents")
+    expected = trees.flatten(tuple(call.args[i] for i in moving))[1]
+    dxs = _directions(call, tuple(tangents[i] for i in moving), call.xs, expected, "tangents")
     ys, dys, *aux = with_aux(call.backend.pushforward, has_aux)(call.flat, call.xs, dxs)
     return (call.outputs(ys), call.outputs(dys), *map(call.aux, aux))
 
@@ -56,17 +57,30 @@ def vjp(
     ys, pull, aux = pullback(call, call.xs)
 
     def pull_tree(cotangent: Any) -> tuple[Any, ...]:
-        cotangents = _directions(call, cotangent, ys, "the cotangent")
+        cotangents = _directions(call, cotangent, ys, call.out_spec, "the cotangent")
         result: tuple[Any, ...] = call.inputs(pull(cotangents))
         return result
 
     return (call.outputs(ys), pull_tree, call.aux(aux)) if has_aux else (call.outputs(ys), pull_tree)
 
 
-def _directions(call: Call, tree: Any, like: Sequence[Any], what: str) -> tuple[Any, ...]:
-    leaves = [call.adopt(leaf) for leaf in trees.leaves(tree)]
-    shapes = [tuple(leaf.shape) for leaf in leaves]
-    expected = [tuple(x.shape) for x in like]
-    if shapes != expected:
-        raise ArgumentError(f"{call.operator}: {what} has leaves of shapes {shapes}; they must be {expected}")
-    return tuple(v if v.dtype == x.dtype else xp.astype(v, x.dtype) for v, x in zip(leaves, like, strict=True))
+def _directions(call: Call, tree: Any, like: Sequence[Any], expected: Any, what: str) -> tuple[Any, ...]:
+    """Leaves of a (co)tangent as arrays of the call, if they are what they must be."""
+    leaves, spec = trees.flatten(tree)
+    if spec != expected:
+        raise ArgumentError(f"{call.operator}: {what} is the tree {spec}; it must be {expected}")
+    return tuple(_direction(call, leaf, x, what) for leaf, x in zip(leaves, like, strict=True))
+
+
+def _direction(call: Call, leaf: Any, x: Any, what: str) -> Any:
+    if isinstance(leaf, float | int) and not isinstance(leaf, bool):
+        leaf = call.backend.asarray(float(leaf), dtype_name(x.dtype))
+    leaf = call.adopt(leaf)
+    if not is_floating(leaf):
+        raise DTypeError(f"{call.operator}: {what} has the leaf {leaf!r}; (co)tangents are real floating arrays")
+    single_owner([leaf, x])
+    if tuple(leaf.shape) != tuple(x.shape):
+        raise ArgumentError(
+            f"{call.operator}: {what} has a leaf of shape {tuple(leaf.shape)}; it must be {tuple(x.shape)}"
+        )
+    return leaf if leaf.dtype == x.dtype else xp.astype(leaf, x.dtype)
