@@ -1,5 +1,8 @@
 """Operators against formulas, on every backend and in every mode."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -248,3 +251,76 @@ def test_an_operator_calls_f_once_where_the_framework_has_the_pass(backend):
 
     value_and_gradient(f, arrays(backend, V), backend=backend)
     assert len(calls) == 1
+
+
+def test_batched_jacobian_has_a_gradient_under_jit():
+    jax = pytest.importorskip("jax")
+    x = arrays("jax", np.array([[0.3, 0.7], [-0.4, 1.1]]))
+
+    def loss(w):
+        return xp.sum(polyad.batched_jacobian(lambda x: xp.tanh(w * x), x) ** 2)
+
+    compiled, eager = jax.jit(jax.grad(loss))(1.0), jax.grad(loss)(1.0)
+    assert difference(compiled, eager) < 1e-12
+
+
+@pytest.mark.parametrize("shapes", [((0, 2), (0, 3)), ((3, 2), (3, 0)), ((3, 0), (3, 2))])
+@pytest.mark.parametrize("mode", ["auto", "forward", "reverse"])
+def test_batched_jacobian_of_nothing_is_empty(backend, shapes, mode):
+    x = arrays(backend, np.ones(shapes[0]))
+    y = arrays(backend, np.ones(shapes[1]))
+    jac = polyad.batched_jacobian(lambda x: y * (1 + xp.sum(x)), x, backend=backend, mode=mode)
+    assert tuple(jac.shape) == (*shapes[1], *shapes[0][1:])
+
+
+def test_finite_differences_see_small_and_large_scales(backend):
+    for point, f, slope in ((1e-4, xp.log, 1e4), (1e3, xp.sin, np.cos(1e3)), (0.0, xp.exp, 1.0)):
+        x = arrays(backend, np.array(point))
+        found = gradient(f, x, mode="finite_difference", backend=backend)
+        assert difference(found, np.array(slope)) < 1e-8
+
+
+def test_directions_must_be_the_trees_that_they_belong_to(backend):
+    one, two = arrays(backend, np.ones(2), np.ones(3))
+    with polyad.use_backend(backend):
+        _, pull = vjp(lambda x: x**2, one)
+        for wrong in (two, {"a": one}, one * 1j if backend != "autograd" else "text"):
+            with pytest.raises(polyad.errors.PolyadError, match="vjp: the cotangent"):
+                pull(wrong)
+        with pytest.raises(polyad.errors.ArgumentError, match="jvp: tangents is the tree"):
+            jvp(lambda d: d["a"], ({"a": one, "b": one},), ([one, one],))
+        assert float(jvp(lambda x: x**3, (2.0,), (1.0,))[1]) == 12.0
+
+
+def test_inputs_are_freed_when_the_call_is_over(backend):
+    class Token:
+        """Something that f carries."""
+
+    x = arrays(backend, V)
+
+    def run():
+        inner = Token()
+        reference = weakref.ref(inner)
+        gradient(lambda x, inner=inner: xp.sum(x**2), x, backend=backend)
+        return reference
+
+    gc.disable()
+    try:
+        assert run()() is None
+    finally:
+        gc.enable()
+
+
+def test_auto_takes_the_pass_that_a_function_of_jax_has():
+    jax = pytest.importorskip("jax")
+    x = arrays("jax", V)
+
+    @jax.custom_vjp
+    def cube(x):
+        return x**3
+
+    cube.defvjp(lambda x: (x**3, x), lambda x, g: (3 * x**2 * g,))
+    wide = jacobian(lambda x: xp.concat([cube(x)] * 5), x)
+    assert difference(wide[:2], np.diag(3 * V**2)) < 1e-14
+    square = jacobian(lambda x: jax.lax.while_loop(lambda x: xp.sum(x**2) < 5, lambda x: 2 * x, x), x)
+    assert difference(square, 4 * np.eye(2)) < 1e-14

@@ -1,5 +1,8 @@
 """StatefulLayer: when the state moves, what never enters it, and how it composes."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -180,3 +183,45 @@ def test_states_and_parameters_may_hold_none_bool_and_text(backend):
     assert net.state["calls"] == 0
     net(x)
     assert net.state == {"calls": 1, "name": "t", "frozen": False, "rest": None}
+
+
+def test_a_framework_that_is_loaded_later_does_not_stop_the_state(registry):
+    pytest.importorskip("torch")
+    net = net_of(COUPLED, "numpy")
+    loaded = polyad.backends._loaded
+    torch = loaded.pop("torch", None) or polyad.backends.get("torch")
+    loaded.pop("torch", None)
+    net = net_of(COUPLED, "numpy")
+    loaded["torch"] = torch
+    before = net.state
+    net(X)
+    assert net.state is not before
+
+
+def test_layers_without_stated_shapes_may_hold_any_tree():
+    class Two(polyad.Layer):
+        def init(self, random):
+            return [random.at("a").uniform(1.0, (2,)), (random.at("b").uniform(1.0, (2,)),)], {}
+
+        def __call__(self, x, params, state):
+            return x * params[0] + params[1][0], state
+
+    params, state = setup(0, Two(), backend="numpy", dtype="float64")
+    net = StatefulLayer(Two(), params, state)
+    assert difference(net(X), X * params[0] + params[1][0]) < 1e-15
+    with pytest.raises(polyad.errors.ArgumentError, match=r"must return \(y, state\)"):
+        StatefulLayer(lambda x, params, state: x, params, state)(X)
+
+
+def test_a_net_can_be_copied_and_pickled(backend):
+    net = net_of(COUPLED, backend)
+    other = copy.deepcopy(net)
+    other(arrays(backend, X))
+    assert difference(net.state["layer_1"]["var"], np.ones(4)) == 0.0
+    assert (
+        difference(
+            pickle.loads(pickle.dumps(net_of(Chain(Dense(2, 3)), backend)))(arrays(backend, X)),
+            (net_of(Chain(Dense(2, 3)), backend)(arrays(backend, X))),
+        )
+        == 0.0
+    )

@@ -13,7 +13,7 @@ from polyad.errors import ArgumentError, ModeError, RowsMixError
 from polyad.nested import run
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
-from polyad.operators.passes import EPSILON, output_rows, pullback
+from polyad.operators.passes import EPSILON, in_some_mode, output_rows, pullback
 from polyad.plans import choose
 
 __all__ = ["batched_jacobian"]
@@ -42,7 +42,7 @@ def batched_jacobian(
     """
     call = Call("batched_jacobian", f, args, argnums, backend, has_aux, _kwargs)
     _one_array(call)
-    jac, aux = run(call.backend, functools.partial(_sweep, call, mode), call.xs)
+    jac, aux = run(call.backend, in_some_mode(call, mode, functools.partial(_sweep, call)), call.xs)
     return (jac[0], call.aux(aux)) if has_aux else jac[0]
 
 

@@ -10,7 +10,7 @@ from polyad.backends.base import Arrays, Backend, basis, chunks
 from polyad.nested import run
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
-from polyad.operators.passes import columns, output_rows, pullback
+from polyad.operators.passes import columns, in_some_mode, output_rows, pullback
 from polyad.plans import choose
 
 __all__ = ["jacobian", "value_and_jacobian"]
@@ -61,7 +61,7 @@ def _jacobian(
     operator: str, f: Any, args: Any, argnums: Any, has_aux: bool, backend: Any, mode: str, kwargs: Any
 ) -> tuple[Any, Any, tuple[Any, ...]]:
     call = Call(operator, f, args, argnums, backend, has_aux, kwargs)
-    ys, blocks, aux = run(call.backend, functools.partial(_sweep, call, mode), call.xs)
+    ys, blocks, aux = run(call.backend, in_some_mode(call, mode, functools.partial(_sweep, call)), call.xs)
     rows = [blocks[i * len(call.xs) : (i + 1) * len(call.xs)] for i in range(len(ys))]
     tree = call.outputs([call.inputs(row) for row in rows])
     return call.outputs(ys), tree, (call.aux(aux),) if has_aux else ()

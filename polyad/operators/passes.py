@@ -1,14 +1,17 @@
 """A derivative of a Call in a given mode, on flat tuples."""
 
+import contextlib
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 from polyad.arrays import dtype_name, xp
 from polyad.backends.base import Arrays, basis, with_aux
+from polyad.errors import PolyadError, UnsupportedError
 from polyad.operators.call import Call
 
-__all__ = ["columns", "contract", "differences", "pullback"]
+__all__ = ["columns", "contract", "differences", "in_some_mode", "output_rows", "pullback"]
 
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
@@ -28,6 +31,29 @@ def columns(call: Call, xs: Arrays, mode: str) -> tuple[Arrays, list[Arrays], Ar
         return differences(call, xs)
     (ys, *aux), by_input = call.backend.columns(call.flat, xs, call.has_aux)
     return ys, by_input, aux[0] if aux else ()
+
+
+def in_some_mode(call: Call, mode: str, sweep: Callable[..., Any]) -> Callable[..., Any]:
+    """sweep(mode, *xs) as a function of xs; in "auto", the other pass where f does not have the one chosen.
+
+    A custom rule or a loop may have only one of the two. The first error is
+    raised if no pass works.
+    """
+    if mode != "auto" or len(call.backend.modes) < 2:
+        return functools.partial(sweep, mode)
+
+    def either(*xs: Any) -> Any:
+        try:
+            return sweep(mode, *xs)
+        except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, PolyadError) and not isinstance(error, UnsupportedError):
+                raise
+            for other in call.backend.modes:
+                with contextlib.suppress(NotImplementedError, RuntimeError, TypeError, ValueError):
+                    return sweep(other, *xs)
+            raise
+
+    return either
 
 
 def contract(xs: Arrays, by_input: list[Arrays], cotangents: Arrays) -> Arrays:

@@ -1,0 +1,116 @@
+"""What is particular to PyTorch: its modes, its tape, and its own defects."""
+
+import numpy as np
+import pytest
+
+import polyad
+from polyad import batched_jacobian, gradient, jacobian, vjp, xp
+from tests.examples import difference
+
+torch = pytest.importorskip("torch")
+POINT = torch.tensor([0.3, 0.7, -0.4], dtype=torch.float64)
+EXPECTED = 3 * POINT.numpy() ** 2
+
+
+def cubes(x):
+    return xp.sum(x**3)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_derivatives_are_taken_where_torch_records_nothing(context, requires_grad):
+    x = POINT.clone().requires_grad_(requires_grad)
+    with context():
+        inside = x * 1.0
+        for point in (x, inside):
+            results = [
+                gradient(cubes, point),
+                xp.sum(jacobian(lambda x: x**3, point), axis=0),
+                vjp(cubes, point)[1](torch.ones((), dtype=torch.float64))[0],
+                gradient(lambda x: xp.sum(gradient(cubes, x) ** 2), point),
+            ]
+            assert not any(r.requires_grad for r in results)
+            for result in results[:3]:
+                assert difference(result, EXPECTED) < 1e-14
+            assert difference(results[3], 36 * POINT.numpy() ** 3) < 1e-14
+
+
+def test_a_function_that_is_differentiable_once_is_refused_at_second_order():
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, g):
+            return 2 * g * ctx.saved_tensors[0]
+
+    assert difference(gradient(lambda x: xp.sum(Square.apply(x)), POINT), 2 * POINT) < 1e-15
+    with pytest.raises(polyad.errors.UnsupportedError, match="once_differentiable"):
+        gradient(lambda x: xp.sum(gradient(lambda x: xp.sum(Square.apply(x) ** 2), x)), POINT)
+
+
+def test_wide_outputs_behind_a_fused_norm_are_differentiated_by_rows():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(2, 16), torch.nn.LayerNorm(16), torch.nn.Tanh()).double()
+    x = torch.tensor([0.4, -1.2], dtype=torch.float64)
+    by_rows = gradient(lambda x: xp.sum(jacobian(net, x, mode="reverse") ** 2), x)
+    assert difference(gradient(lambda x: xp.sum(jacobian(net, x) ** 2), x), by_rows.detach()) < 1e-12
+
+
+def test_rows_of_cdist_are_not_batched():
+    x = torch.tensor(np.random.Generator(np.random.Philox(1)).normal(size=(4, 6)))
+
+    def f(x):
+        return torch.cdist(x, torch.roll(x, 1, 0))
+
+    assert difference(jacobian(f, x, mode="reverse"), jacobian(f, x, mode="finite_difference")) < 1e-6
+
+
+def test_vmap_goes_over_every_operator_and_mode():
+    rows = torch.stack([POINT, 2 * POINT])
+    for mode in ("auto", "forward", "reverse"):
+        for f, expected in (
+            (lambda x, m=mode: gradient(cubes, x, mode=m), np.stack([EXPECTED, 4 * EXPECTED])),
+            (lambda x, m=mode: xp.sum(jacobian(lambda x: xp.concat([x**3] * 3), x, mode=m), axis=0) / 3, None),
+        ):
+            expected = np.stack([EXPECTED, 4 * EXPECTED])
+            assert difference(torch.func.vmap(f)(rows), expected) < 1e-13
+    batch = torch.func.vmap(lambda x: batched_jacobian(lambda x: x**2, x[:, None]))(rows)
+    assert difference(batch[:, :, 0, 0], 2 * rows) < 1e-14
+
+
+def test_checkpoint_may_be_around_a_small_jacobian():
+    from torch.utils.checkpoint import checkpoint
+
+    x = POINT.clone().requires_grad_()
+    y = checkpoint(lambda x: xp.sum(jacobian(lambda x: x**3, x) ** 2), x, use_reentrant=False)
+    (grad,) = torch.autograd.grad(y, x)
+    assert difference(grad, 36 * POINT.numpy() ** 3) < 1e-14
+
+
+def test_auto_takes_the_pass_that_a_custom_function_has():
+    class Cube(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * 3 * ctx.saved_tensors[0] ** 2
+
+    jac = jacobian(lambda x: xp.concat([Cube.apply(x)] * 4), POINT)  # wide: forward would be chosen
+    assert difference(jac[:3], np.diag(EXPECTED)) < 1e-14
+
+
+def test_modules_with_their_own_parameters_keep_them():
+    torch.manual_seed(1)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1)).double()
+    loss = xp.sum(gradient(lambda x: xp.sum(net(x)), POINT) ** 2)
+    by_polyad = torch.autograd.grad(loss, net[0].weight)[0]
+    x = POINT.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+    assert difference(by_polyad, torch.autograd.grad((slope**2).sum(), net[0].weight)[0]) < 1e-14
