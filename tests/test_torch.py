@@ -114,3 +114,20 @@ def test_modules_with_their_own_parameters_keep_them():
     x = POINT.clone().requires_grad_()
     (slope,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
     assert difference(by_polyad, torch.autograd.grad((slope**2).sum(), net[0].weight)[0]) < 1e-14
+
+
+@pytest.mark.parametrize("name", ["det", "slogdet", "solve"])
+@pytest.mark.parametrize("inner", ["forward", "reverse"])
+@pytest.mark.parametrize("outer", ["forward", "reverse"])
+def test_second_derivatives_of_matrix_functions_are_right_in_every_mix_of_modes(name, inner, outer):
+    x = torch.tensor([[2.0, 1.0], [0.5, 3.0]], dtype=torch.float64)
+    b = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    f = {
+        "det": lambda x: xp.linalg.det(x) ** 2,
+        "slogdet": lambda x: xp.linalg.slogdet(x)[1],
+        "solve": lambda x: xp.sum(xp.linalg.solve(x, b) ** 3),
+    }[name]
+    hessian = jacobian(lambda x: gradient(f, x, mode=inner), x, mode=outer)
+    expected = jacobian(lambda x: gradient(f, x, mode="reverse"), x, mode="finite_difference")
+    assert difference(hessian, expected) < 1e-8
+    assert difference(f(x), torch.func.vmap(f)(x[None])[0]) < 1e-14

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import array_api_compat.torch as namespace
 import numpy as np
 import torch
 from torch.autograd import forward_ad
@@ -11,6 +10,7 @@ from torch.func import jvp, vjp, vmap
 
 from polyad.arrays import dtype_name
 from polyad.backends.base import Array, Arrays, Backend, Function, Pull
+from polyad.backends.torch_namespace import inside_functorch, namespace
 from polyad.errors import DetachError, UnsupportedError
 
 __all__ = ["Torch"]
@@ -29,7 +29,7 @@ class Torch(Backend):
         return isinstance(array, torch.Tensor)
 
     def pullback(self, f: Function, xs: Arrays, has_aux: bool = False) -> Any:
-        if _inside_functorch():
+        if inside_functorch():
             ys, pull, *aux = vjp(f, *xs, has_aux=has_aux)
             return (ys, lambda cotangents: pull(_zeros_for_none(cotangents, ys)), *aux)
         return _tape(f, xs, has_aux)
@@ -47,7 +47,7 @@ class Torch(Backend):
         given = [i for i, ct in enumerate(cotangents) if ct is not None]
         entries = sum(ct.numel() for ct in cotangents if ct is not None)
         # A loop keeps the kernels large; batching pays where calls cost more than they do.
-        if _inside_functorch() or entries > SMALL or not _batches(getattr(pull, "outputs", ())):
+        if inside_functorch() or entries > SMALL or not _batches(getattr(pull, "outputs", ())):
             return super().pullbacks(pull, cotangents)
 
         def one(*some: Array) -> Arrays:
@@ -115,10 +115,6 @@ def _batches(outputs: Sequence[Array]) -> bool:
     """Whether rows of this tape may be pulled together."""
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
     return hooks is None and not any(node.name() in BATCHED_WRONGLY for node in _recorded(outputs))
-
-
-def _inside_functorch() -> bool:
-    return torch._C._functorch.maybe_current_level() is not None
 
 
 def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
