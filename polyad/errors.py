@@ -17,6 +17,8 @@ PolyadError
 ├── DetachError (TypeError)            a derivative would be dropped in silence
 └── GradientCheckError (AssertionError)
 
+PolyadWarning (UserWarning)           right, but slower than it need be
+
 Each message says what came, why it cannot be, and what to type instead. The
 second base is the exception that a Python or framework user would expect.
 """
@@ -34,6 +36,7 @@ __all__ = [
     "NotScalarError",
     "ParameterError",
     "PolyadError",
+    "PolyadWarning",
     "PrecisionError",
     "RowsMixError",
     "UnknownBackendError",
@@ -43,6 +46,10 @@ __all__ = [
 
 class PolyadError(Exception):
     """The root: `except PolyadError` catches all of them and nothing else."""
+
+
+class PolyadWarning(UserWarning):
+    """Right, but slower than it need be."""
 
 
 class ArgumentError(PolyadError, ValueError):

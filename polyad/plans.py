@@ -4,10 +4,11 @@ One rule for all backends: a pass that the framework has itself, the cheaper
 one by the number of sweeps it needs.
 """
 
+import warnings
 from dataclasses import dataclass
 
 from polyad.backends.base import Backend
-from polyad.errors import ModeError
+from polyad.errors import ModeError, PolyadWarning
 
 MODES = ("auto", "forward", "reverse", "finite_difference")
 
@@ -29,6 +30,25 @@ class Plan:
 ROWS_PER_COLUMN = 2
 
 
+# sum(tanh(w)^2) of 10 000 entries: 0.1 ms, its gradient in forward mode 0.9 s (NumPy, one thread, 2026-11).
+MANY_COLUMNS = 10_000
+
+
+_said: set[str] = set()
+
+
+def _say_once(name: str, columns: int) -> None:
+    if name in _said:
+        return
+    _said.add(name)
+    warnings.warn(
+        f"a gradient of {columns} entries takes as many directions on {name}, which has forward mode only. "
+        f"One sweep is enough with backend='autograd', or with arrays of JAX or torch",
+        PolyadWarning,
+        stacklevel=6,
+    )
+
+
 def choose(backend: Backend, mode: str, columns: int, rows: int | None) -> Plan:
     """The plan for a Jacobian of so many columns (inputs) and rows (outputs).
 
@@ -42,6 +62,8 @@ def choose(backend: Backend, mode: str, columns: int, rows: int | None) -> Plan:
         return Plan(mode, sweeps[mode], "asked for")
     if len(backend.modes) == 1:
         only = backend.modes[0]
+        if only == "forward" and columns >= MANY_COLUMNS > (rows or columns):
+            _say_once(backend.name, columns)
         return Plan(only, sweeps[only], f"the only pass that {backend.name} has")
     if rows is None or rows <= ROWS_PER_COLUMN * columns:
         return Plan("reverse", sweeps["reverse"], f"{sweeps['reverse']} rows against {columns} columns")

@@ -197,3 +197,12 @@ def test_a_registered_adapter_runs_by_its_name(registry):
     polyad.register_backend("mine", PullbackOnly)
     assert used(square, X, backend="mine") == "pullback-only"
     assert difference(gradient(square, X, backend="mine"), 2 * X) < 1e-15
+
+
+def test_a_large_gradient_in_forward_mode_says_once_what_would_be_faster(monkeypatch):
+    monkeypatch.setattr("polyad.plans._said", set())
+    monkeypatch.setattr("polyad.plans.MANY_COLUMNS", 50)
+    x = np.linspace(0, 1, 60)
+    with pytest.warns(polyad.errors.PolyadWarning, match="60 entries.*backend='autograd'"):
+        gradient(square, x, backend="numpy")
+    assert difference(gradient(square, x, backend="numpy"), 2 * x) < 1e-15  # no second warning: it would be an error

@@ -31,3 +31,11 @@ def test_the_pages_name_no_file_that_is_not_there():
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert link.startswith("http") or (page.parent / link).exists(), (page.name, link)
+
+
+def test_the_page_on_numpy_lists_every_function_with_a_rule():
+    from polyad.jets.numpy_names import FUNCTIONS
+
+    page = (ROOT / "docs" / "numpy.md").read_text()
+    names = {f"{f.__module__}.{f.__name__}".split("numpy.", 1)[-1] for f in FUNCTIONS}
+    assert [name for name in sorted(names) if f"`{name}`" not in page] == []

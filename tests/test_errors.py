@@ -157,7 +157,7 @@ def test_an_array_on_another_device_is_named():
 def test_every_error_of_polyad_is_a_polyad_error_and_a_standard_one():
     for name in errors.__all__:
         error = getattr(errors, name)
-        assert issubclass(error, errors.PolyadError)
-        if name not in ("PolyadError", "BackendError"):
+        assert issubclass(error, errors.PolyadError | errors.PolyadWarning)
+        if name not in ("PolyadError", "BackendError", "PolyadWarning"):
             assert issubclass(error, ValueError | TypeError | ImportError | NotImplementedError | AssertionError)
         assert f"{name}" in errors.__doc__

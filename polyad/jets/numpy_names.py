@@ -76,7 +76,7 @@ def call_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], kwargs: dict[st
 def _unsupported(name: str) -> UnsupportedError:
     return UnsupportedError(
         f"{name} has no rule for arrays that are being differentiated on the numpy backend. Write it with functions "
-        f"that have one (docs: 'NumPy functions that differentiate'), or choose backend='autograd', 'jax' or 'torch'; "
+        f"that have one (docs/numpy.md lists them), or choose backend='autograd', 'jax' or 'torch'; "
         f"polyad.stop_gradient(x) makes x a constant"
     )
 
