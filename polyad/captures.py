@@ -23,6 +23,7 @@ def unboxed(tree: Any) -> Any:
 
 def declared_arrays(f: Any) -> list[Any]:
     """The arrays of a StatefulLayer or of a composition with one."""
+    f = f.__self__ if inspect.ismethod(f) else f
     declare = getattr(type(f), "declared_arrays", None)
     return list(declare(f)) if declare else []
 

@@ -18,8 +18,9 @@ class StatefulLayer:
     """net(x), or net(x, params) with other parameters, for a model (x, params, state) -> (y, state).
 
     net.state is the state after the last plain call. A derivative operator
-    reads it and leaves it as it is, and so does every call inside a
-    transformation that began after the net was made: no tracer is ever stored.
+    reads it and leaves it as it is, but for value_and_... of the net itself,
+    which is a plain call too and writes it once. A call inside a transformation
+    that began after the net was made writes nothing: no tracer is ever stored.
 
     raises  ParameterError where params do not fit the model
     """
@@ -32,14 +33,22 @@ class StatefulLayer:
         self._scope = Scope()
 
     def __call__(self, x: Any, params: Tree = None) -> Any:
+        y, state = self.value_and_state(x, params)
+        self.write(state)
+        return y
+
+    def value_and_state(self, x: Any, params: Tree = None) -> tuple[Any, Tree]:
+        """(y, the state after this call), which is not written."""
         params = self.params if params is None else unboxed(params)
         out = self.model(_fitting(params, x), params, self.state)
         if not isinstance(out, tuple) or len(out) != 2:
             raise ArgumentError(f"{self.model!r} must return (y, state); it returned {type(out).__name__}")
-        y, state = out
+        return out
+
+    def write(self, state: Tree) -> None:
+        """Make this the state, in the place where the net was made and nowhere else."""
         if state is not self.state and self._scope.is_here():
             self.state = state
-        return y
 
     def __reduce__(self) -> Any:
         return StatefulLayer, (self.model, self.params, self.state)  # the place of a copy is where it is made

@@ -33,6 +33,19 @@ def test_a_derivative_leaves_the_state_as_it_is(backend):
     assert net.state is before
 
 
+def test_value_and_jacobian_of_the_net_itself_is_one_plain_call(backend):
+    net, other, x = net_of(COUPLED, backend), net_of(COUPLED, backend), arrays(backend, X)
+    y = other(x)
+    for mode in ("auto", "forward", "reverse"):
+        fresh = net_of(COUPLED, backend)
+        value, jac = polyad.value_and_jacobian(fresh, x, mode=mode)
+        assert difference(value, y) < 1e-14
+        assert difference(jac, jacobian(net, x)) < 1e-12
+        assert difference(fresh.state["layer_1"]["mean"], other.state["layer_1"]["mean"]) < 1e-14
+        assert all(type(a) is type(b) for a, b in zip(*map(trees.leaves, (fresh.state, other.state)), strict=True))
+    assert difference(net.state["layer_1"]["var"], np.ones(4)) == 0.0
+
+
 def test_a_net_made_inside_the_loss_moves_its_state_once_a_plain_call(backend):
     params, state = setup(0, COUPLED, backend=backend, dtype="float64")
     x = arrays(backend, X)

@@ -9,7 +9,7 @@ from polyad.errors import NotScalarError
 from polyad.nested import run
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
-from polyad.operators.passes import columns, contract, pullback
+from polyad.operators.passes import columns, contract, evaluating, pullback
 from polyad.plans import choose
 
 __all__ = ["gradient", "value_and_gradient"]
@@ -55,7 +55,11 @@ def value_and_gradient(
 
     returns  (value, gradient), with has_aux ((value, aux), gradient)
     """
-    value, grads, aux = _gradient("value_and_gradient", f, args, argnums, has_aux, backend, mode, _kwargs)
+    f, write = evaluating(f, has_aux)
+    keep_aux = has_aux or write is not None
+    value, grads, aux = _gradient("value_and_gradient", f, args, argnums, keep_aux, backend, mode, _kwargs)
+    if write is not None:
+        write(*aux)
     return ((value, *aux), grads) if has_aux else (value, grads)
 
 

@@ -10,7 +10,7 @@ from polyad.backends.base import Arrays, Backend, basis, chunks
 from polyad.nested import run
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
-from polyad.operators.passes import columns, in_some_mode, output_rows, pullback
+from polyad.operators.passes import columns, evaluating, in_some_mode, output_rows, pullback
 from polyad.plans import choose
 
 __all__ = ["jacobian", "value_and_jacobian"]
@@ -53,7 +53,11 @@ def value_and_jacobian(
 
     returns  (value, jacobian), with has_aux ((value, aux), jacobian)
     """
-    value, blocks, aux = _jacobian("value_and_jacobian", f, args, argnums, has_aux, backend, mode, _kwargs)
+    f, write = evaluating(f, has_aux)
+    keep_aux = has_aux or write is not None
+    value, blocks, aux = _jacobian("value_and_jacobian", f, args, argnums, keep_aux, backend, mode, _kwargs)
+    if write is not None:
+        write(*aux)
     return ((value, *aux), blocks) if has_aux else (value, blocks)
 
 

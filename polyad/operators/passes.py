@@ -11,7 +11,7 @@ from polyad.backends.base import Arrays, basis, with_aux
 from polyad.errors import PolyadError, UnsupportedError
 from polyad.operators.call import Call
 
-__all__ = ["columns", "contract", "differences", "in_some_mode", "output_rows", "pullback"]
+__all__ = ["columns", "contract", "differences", "evaluating", "in_some_mode", "output_rows", "pullback"]
 
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
@@ -31,6 +31,13 @@ def columns(call: Call, xs: Arrays, mode: str) -> tuple[Arrays, list[Arrays], Ar
         return differences(call, xs)
     (ys, *aux), by_input = call.backend.columns(call.flat, xs, call.has_aux)
     return ys, by_input, aux[0] if aux else ()
+
+
+def evaluating(f: Callable[..., Any], has_aux: bool) -> tuple[Callable[..., Any], Callable[..., None] | None]:
+    """(f, None), or for a StatefulLayer its value with the state as aux, and what writes that state."""
+    if has_aux or not hasattr(type(f), "value_and_state"):
+        return f, None
+    return f.value_and_state, f.write  # type: ignore[attr-defined]
 
 
 def in_some_mode(call: Call, mode: str, sweep: Callable[..., Any]) -> Callable[..., Any]:
