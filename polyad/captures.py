@@ -4,6 +4,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator
+from types import CodeType
 from typing import Any
 
 from polyad import trees
@@ -11,6 +12,7 @@ from polyad.backends import is_array, owner
 
 __all__ = ["captured_arrays", "declared_arrays", "unboxed"]
 
+_ENTRIES = 256  # a longer list is data, not parameters
 _DEPTH = 4  # closures inside closures; deeper ones are still right, only not asked for their backend
 
 
@@ -51,14 +53,25 @@ def _reachable(x: Any, depth: int) -> Iterator[Any]:
             yield from _reachable(part, depth - 1)
     elif callable(x) and not isinstance(x, type) and not inspect.isbuiltin(x):
         yield from _reachable(getattr(x, "__dict__", None), depth - 1)
-    elif isinstance(x, dict | list | tuple):
+    elif isinstance(x, dict | list | tuple) and len(x) <= _ENTRIES:
         for leaf in trees.leaves(x):
             yield from _reachable(leaf, depth - 1)
 
 
 def _globals(f: Any) -> Iterator[Any]:
-    """Variables of the module that f names."""
-    return (f.__globals__[name] for name in f.__code__.co_names if name in f.__globals__)
+    """Variables of its module that f names; functions of other modules are not gone into."""
+    for name in _names(f.__code__):
+        value = f.__globals__.get(name)
+        if not inspect.isfunction(value) or value.__module__ == f.__module__:
+            yield value
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Names in a function and in the functions that are written inside of it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
 
 
 def _cells(f: Any) -> Iterator[Any]:

@@ -180,6 +180,14 @@ def test_variables_of_the_module_decide_for_an_ndarray():
     NET["net"] = StatefulLayer(FIELD, params, state)
     assert isinstance(gradient(lambda t: square(NET["net"](t)), T), torch.Tensor)
 
+    def inside(t):
+        return square(gradient(lambda t: square(NET["net"](t)), t))
+
+    assert isinstance(gradient(inside, T), torch.Tensor)
+    NET["other"] = polyad.convert(np.ones(1), "jax")  # two frameworks at hand decide nothing
+    assert isinstance(gradient(lambda t: square(t) if NET else 0.0, T), np.ndarray)
+    NET.pop("other")
+
 
 @pytest.mark.parametrize("wrong", [3, None, np])
 def test_a_backend_is_a_name_or_an_adapter(wrong):

@@ -5,6 +5,7 @@ f into a function of flat tuples of arrays. Errors name a leaf the way a person
 would type it: "params['layer_0']['weight']".
 """
 
+import contextlib
 import functools
 import inspect
 import math
@@ -186,7 +187,8 @@ class Call:
                 )
             return backend
         if found is None:  # ndarrays alone: what f captures may still speak for itself
-            found = single_owner(captured_arrays(self.f))
+            with contextlib.suppress(MixedArraysError):  # f need not use all of it
+                found = single_owner(captured_arrays(self.f))
         return found or current()
 
     def _mixed(self) -> str:
