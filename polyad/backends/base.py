@@ -21,7 +21,20 @@ Arrays = tuple[Array, ...]
 Function = Callable[..., Any]
 Pull = Callable[[Sequence[Array | None]], Arrays]
 
-__all__ = ["Array", "Arrays", "Backend", "Function", "Pull", "basis", "chunks", "with_aux"]
+__all__ = [
+    "Array",
+    "Arrays",
+    "Backend",
+    "Function",
+    "Pull",
+    "basis",
+    "chunks",
+    "contract",
+    "no_rows",
+    "of_some",
+    "with_aux",
+    "zeros_for_none",
+]
 
 
 class Backend(ABC):
@@ -94,18 +107,7 @@ class Backend(ABC):
         """
         out, columns = self.columns(f, xs, has_aux)
 
-        def pull(cotangents: Sequence[Array | None]) -> Arrays:
-            grads = []
-            for x, column in zip(xs, columns, strict=True):
-                grad = xp.zeros_like(x)
-                for ct, dy in zip(cotangents, column, strict=True):
-                    if ct is not None:
-                        flat = xp.reshape(dy, (dy.shape[0], math.prod(ct.shape)))
-                        grad = grad + xp.reshape(flat @ xp.reshape(ct, (flat.shape[1],)), x.shape)
-                grads.append(grad if grad.dtype == x.dtype else xp.astype(grad, x.dtype))
-            return tuple(grads)
-
-        return (out[0], pull, *out[1:])
+        return (out[0], functools.partial(contract, xs, columns), *out[1:])
 
     # Many directions at once.
 
@@ -125,12 +127,13 @@ class Backend(ABC):
 
     def columns(self, f: Function, xs: Arrays, has_aux: bool = False) -> tuple[Any, list[Arrays]]:
         """((ys,) or (ys, aux), the Jacobian by columns): for each x its (x.size, *y.shape)."""
+        push = with_aux(self.pushforwards, has_aux)
         out, columns = None, []
         for i, x in enumerate(xs):
             parts = []
             for start, stop in chunks(x, xs):
                 dxs = tuple(basis(self, x, start, stop) if j == i else None for j in range(len(xs)))
-                result = with_aux(self.pushforwards, has_aux)(f, xs, dxs)
+                result = push(f, xs, dxs)
                 out = out or (result[0], *result[2:])
                 parts.append(result[1])
             columns.append(parts)
@@ -138,7 +141,7 @@ class Backend(ABC):
             result = f(*xs)
             out = result if has_aux else (result,)
         ys = out[0]
-        empty = tuple(xp.reshape(xp.zeros_like(y)[None][:0], (0, *y.shape)) for y in ys)
+        empty = tuple(no_rows(y) for y in ys)
         joined = [
             tuple(xp.concat(dy) if len(dy) > 1 else dy[0] for dy in zip(*parts, strict=True)) if parts else empty
             for parts in columns
@@ -249,6 +252,39 @@ def with_aux(primitive: Function, has_aux: bool) -> Function:
         return values[:n], lambda cotangents: rest((*cotangents, *zeros)), values[n:]
 
     return joined
+
+
+def contract(xs: Arrays, columns: Sequence[Arrays], cotangents: Sequence[Array | None]) -> Arrays:
+    """The pullback from the columns of the Jacobian: for each x its (x.size, *y.shape)."""
+    grads = []
+    for x, dys in zip(xs, columns, strict=True):
+        grad = xp.zeros_like(x)
+        for dy, ct in zip(dys, cotangents, strict=True):
+            if ct is not None:
+                flat = xp.reshape(dy, (dy.shape[0], math.prod(ct.shape)))
+                grad = grad + xp.reshape(flat @ xp.reshape(ct, (flat.shape[1],)), tuple(x.shape))
+        grads.append(grad if grad.dtype == x.dtype else xp.astype(grad, x.dtype))
+    return tuple(grads)
+
+
+def no_rows(y: Array) -> Array:
+    """An array of shape (0, *y.shape)."""
+    return xp.zeros_like(y)[None][:0]
+
+
+def zeros_for_none(tangents: Sequence[Array | None], like: Arrays) -> Arrays:
+    """The tangents, for frameworks that have no symbolic zero."""
+    return tuple(xp.zeros_like(x) if t is None else t for t, x in zip(tangents, like, strict=True))
+
+
+def of_some(f: Function, xs: Sequence[Array | None], places: Sequence[int]) -> Function:
+    """f as a function of the arguments at these places, the others as in xs."""
+
+    def moved(*some: Array) -> Any:
+        given = dict(zip(places, some, strict=True))
+        return f(*(given.get(i, x) for i, x in enumerate(xs)))
+
+    return moved
 
 
 def basis(backend: Backend, x: Array, start: int, stop: int, shape: tuple[int, ...] | None = None) -> Array:

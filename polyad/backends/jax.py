@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from polyad.arrays import dtype_name
-from polyad.backends.base import Array, Arrays, Backend, Function, Pull
+from polyad.backends.base import Array, Arrays, Backend, Function, Pull, of_some, zeros_for_none
 from polyad.errors import DetachError, PrecisionError
 
 __all__ = ["Jax"]
@@ -28,27 +28,20 @@ class Jax(Backend):
         return isinstance(array, jax.Array)
 
     def pushforward(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
-        return jax.jvp(f, xs, _zeros_for_none(dxs, xs), has_aux=has_aux)
+        return jax.jvp(f, xs, zeros_for_none(dxs, xs), has_aux=has_aux)
 
     def pullback(self, f: Function, xs: Arrays, has_aux: bool = False) -> Any:
         ys, pull, *aux = jax.vjp(f, *xs, has_aux=has_aux)
-        return (ys, lambda cotangents: pull(_zeros_for_none(cotangents, ys)), *aux)
+        return (ys, lambda cotangents: pull(zeros_for_none(cotangents, ys)), *aux)
 
     def pushforwards(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
         moving = [i for i, dx in enumerate(dxs) if dx is not None]
-
-        def moved(*some: Array) -> Any:
-            return f(*(some[moving.index(i)] if i in moving else x for i, x in enumerate(xs)))
-
-        ys, push, *aux = jax.linearize(moved, *(xs[i] for i in moving), has_aux=has_aux)
+        ys, push, *aux = jax.linearize(of_some(f, xs, moving), *(xs[i] for i in moving), has_aux=has_aux)
         return (ys, jax.vmap(push)(*(dxs[i] for i in moving)), *aux)
 
     def pullbacks(self, pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:
         given = [i for i, ct in enumerate(cotangents) if ct is not None]
-
-        def one(*some: Array) -> Arrays:
-            return pull([some[given.index(i)] if i in given else None for i in range(len(cotangents))])
-
+        one = of_some(lambda *cotangents: pull(cotangents), cotangents, given)
         return jax.vmap(one)(*(cotangents[i] for i in given))
 
     def batch(self, f: Function) -> Function:
@@ -108,10 +101,6 @@ class Jax(Backend):
                 "lose its derivative. Convert before the call, outside the transformation"
             )
         return np.asarray(array)
-
-
-def _zeros_for_none(tangents: Sequence[Array | None], like: Arrays) -> Arrays:
-    return tuple(jnp.zeros_like(x) if t is None else t for t, x in zip(tangents, like, strict=True))
 
 
 def _trace_state() -> Any:

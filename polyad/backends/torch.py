@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 from torch.func import jvp, vjp, vmap
 
 from polyad.arrays import dtype_name
-from polyad.backends.base import Array, Arrays, Backend, Function, Pull
+from polyad.backends.base import Array, Arrays, Backend, Function, Pull, of_some, zeros_for_none
 from polyad.backends.torch_namespace import inside_functorch, namespace
 from polyad.errors import DetachError, UnsupportedError
 
@@ -31,7 +31,7 @@ class Torch(Backend):
     def pullback(self, f: Function, xs: Arrays, has_aux: bool = False) -> Any:
         if inside_functorch():
             ys, pull, *aux = vjp(f, *xs, has_aux=has_aux)
-            return (ys, lambda cotangents: pull(_zeros_for_none(cotangents, ys)), *aux)
+            return (ys, lambda cotangents: pull(zeros_for_none(cotangents, ys)), *aux)
         return _tape(f, xs, has_aux)
 
     def pushforward(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
@@ -49,10 +49,7 @@ class Torch(Backend):
         # A loop keeps the kernels large; batching pays where calls cost more than they do.
         if inside_functorch() or entries > SMALL or not _batches(getattr(pull, "outputs", ())):
             return super().pullbacks(pull, cotangents)
-
-        def one(*some: Array) -> Arrays:
-            return pull([some[given.index(i)] if i in given else None for i in range(len(cotangents))])
-
+        one = of_some(lambda *cotangents: pull(cotangents), cotangents, given)
         return vmap(one)(*(cotangents[i] for i in given))
 
     def batch(self, f: Function) -> Function:
@@ -146,7 +143,7 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
             )
         if any(grad is None for grad in grads):
             _refuse_dead_ends([y for y, _ in used])
-        return _zeros_for_none(grads, xs)
+        return zeros_for_none(grads, xs)
 
     pull.outputs = ys  # type: ignore[attr-defined]  # for pullbacks(), which asks what was recorded
 
@@ -202,16 +199,8 @@ def _reaches_outside(outputs: Sequence[Array], aliases: Sequence[Array]) -> bool
     return any(not node.next_functions and foreign(getattr(node, "variable", None)) for node in _recorded(outputs))
 
 
-def _zeros_for_none(tangents: Sequence[Array | None], like: Arrays) -> Arrays:
-    return tuple(torch.zeros_like(x) if t is None else t for t, x in zip(tangents, like, strict=True))
-
-
 def _moving(f: Function, xs: Arrays, dxs: Sequence[Array | None]) -> tuple[Function, tuple[Arrays, Arrays]]:
     """f of the arguments that have a tangent, these arguments, and the tangents."""
     moving = [i for i, dx in enumerate(dxs) if dx is not None] or list(range(len(xs)))
     tangents = tuple(torch.zeros_like(xs[i]) if dxs[i] is None else dxs[i] for i in moving)
-
-    def moved(*some: Array) -> Any:
-        return f(*(some[moving.index(i)] if i in moving else x for i, x in enumerate(xs)))
-
-    return moved, (tuple(xs[i] for i in moving), tangents)
+    return of_some(f, xs, moving), (tuple(xs[i] for i in moving), tangents)

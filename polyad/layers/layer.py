@@ -1,7 +1,6 @@
 """What a layer is: a description, with its parameters and state held outside."""
 
 import zlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,6 +112,3 @@ def named_parameter(layer: Layer, params: Tree, name: str) -> Any:
             f"{layer!r} needs params[{name!r}] and got {found}. Make parameters with "
             f"params, state = polyad.setup(0, model)"
         ) from None
-
-
-Activation = Callable[[Any], Any]

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from polyad.arrays import xp
-from polyad.backends.base import Arrays, Backend
+from polyad.backends.base import Arrays, Backend, contract
 from polyad.errors import NotScalarError
 from polyad.nested import run
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
-from polyad.operators.passes import columns, contract, evaluating, pullback
+from polyad.operators.passes import columns, evaluating, pullback
 from polyad.plans import choose
 
 __all__ = ["gradient", "value_and_gradient"]

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from polyad.arrays import dtype_name, xp
-from polyad.backends.base import Arrays, basis, with_aux
+from polyad.backends.base import Arrays, basis, no_rows, with_aux
 from polyad.errors import PolyadError, UnsupportedError
 from polyad.operators.call import Call
 
-__all__ = ["columns", "contract", "differences", "evaluating", "in_some_mode", "output_rows", "pullback"]
+__all__ = ["columns", "differences", "evaluating", "in_some_mode", "output_rows", "pullback"]
 
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
@@ -63,20 +63,6 @@ def in_some_mode(call: Call, mode: str, sweep: Callable[..., Any]) -> Callable[.
     return either
 
 
-def contract(xs: Arrays, by_input: list[Arrays], cotangents: Arrays) -> Arrays:
-    """The pullback from the columns of the Jacobian."""
-    grads = []
-    for x, dys in zip(xs, by_input, strict=True):
-        n = math.prod(x.shape)
-        parts = [
-            xp.reshape(dy, (n, math.prod(ct.shape))) @ xp.reshape(ct, (math.prod(ct.shape),))
-            for dy, ct in zip(dys, cotangents, strict=True)
-        ]
-        total = xp.reshape(sum(parts[1:], start=parts[0]), tuple(x.shape))
-        grads.append(total if total.dtype == x.dtype else xp.astype(total, x.dtype))
-    return tuple(grads)
-
-
 def differences(call: Call, xs: Arrays) -> tuple[Arrays, list[Arrays], Arrays]:
     """Columns by central differences with one step of Richardson: error about eps^(4/5) of the largest entry.
 
@@ -89,7 +75,7 @@ def differences(call: Call, xs: Arrays) -> tuple[Arrays, list[Arrays], Arrays]:
         if found:
             by_input.append(tuple(xp.stack(list(dys)) for dys in zip(*found, strict=True)))
         else:
-            by_input.append(tuple(xp.reshape(xp.zeros_like(y)[None][:0], (0, *y.shape)) for y in ys))
+            by_input.append(tuple(no_rows(y) for y in ys))
     return ys, by_input, aux
 
 
