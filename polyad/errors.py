@@ -8,6 +8,7 @@ PolyadError
 ├── LeafError (TypeError)              a leaf that cannot be differentiated
 │   ├── DTypeError                     integer, boolean or complex; float32 with float64
 │   └── MixedArraysError               two frameworks or two devices in one call
+├── ImpureFunctionError (RuntimeError) f gives other values the second time
 ├── RowsMixError (ValueError)          rows of a batch that depend on each other
 ├── BackendError                       the backend itself
 │   ├── UnknownBackendError (ValueError)
@@ -30,6 +31,7 @@ __all__ = [
     "DTypeError",
     "DetachError",
     "GradientCheckError",
+    "ImpureFunctionError",
     "LeafError",
     "MixedArraysError",
     "ModeError",
@@ -78,6 +80,10 @@ class DTypeError(LeafError):
 
 class MixedArraysError(LeafError):
     """Arrays of two frameworks, or on two devices, in one call."""
+
+
+class ImpureFunctionError(PolyadError, RuntimeError):
+    """A function that gave other values when it was evaluated again."""
 
 
 class RowsMixError(PolyadError, ValueError):

@@ -1,10 +1,12 @@
 """The switching rule: what an inner derivative keeps for the pass around it.
 
-taped      the framework's own graph of it, kept until it is differentiated
-recompute  its inputs alone; the pass around builds it again (checkpointing)
+taped                 the framework's own graph of it, until it is differentiated
+recompute             its inputs alone; the pass around builds it again
+forward_over_reverse  its inputs alone; the pass around makes one dual sweep
 
-Both give the same numbers. "auto" takes what was measured to be faster for the
-backend and lean enough (docs/nested.md); "off" is the framework untouched.
+All give the same numbers. "auto" takes what was measured to be fastest for the
+backend and lean enough (docs/nested.md); "off" is the framework untouched. Where
+something that f captures cannot be seen, the derivative is taped.
 """
 
 import os
@@ -13,14 +15,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from polyad.backends.base import Arrays, Backend
+from polyad.backends.base import Arrays, Backend, Captured, Function
 from polyad.errors import ArgumentError, UnsupportedError
+from polyad.strategies import InputsOnly, recompute
 
 Sweep = Callable[..., tuple[Arrays, ...]]
 
-POLICIES = ("auto", "off", "taped", "recompute")
+POLICIES = ("auto", "off", "taped", "recompute", "forward_over_reverse")
 
-__all__ = ["POLICIES", "nested_switching", "policy", "run"]
+__all__ = ["POLICIES", "nested_switching", "policy", "run", "switched"]
 
 _policy: ContextVar[str | None] = ContextVar("polyad_nested_switching", default=None)
 
@@ -29,8 +32,8 @@ _policy: ContextVar[str | None] = ContextVar("polyad_nested_switching", default=
 def nested_switching(policy: str) -> Iterator[None]:
     """Choose what inner derivatives keep, in a `with` block of this thread and its tasks.
 
-    policy  "auto", "off", or a strategy: "taped", "recompute". Outside of any
-            block the environment variable POLYAD_NESTED_SWITCHING decides, else "auto"
+    policy  "auto", "off", or a strategy: "taped", "recompute", "forward_over_reverse".
+            Outside of any block POLYAD_NESTED_SWITCHING decides, else "auto"
     raises  ArgumentError for another name; UnsupportedError, when a derivative
             is taken, where the backend does not have the strategy
     """
@@ -67,16 +70,30 @@ def strategy(backend: Backend) -> str:
     return asked
 
 
-def run(backend: Backend, sweep: Sweep, xs: Arrays) -> tuple[Arrays, ...]:
-    """sweep(*xs), a tuple of tuples of arrays, under the strategy of this place."""
-    if not xs or strategy(backend) == "taped":
-        return sweep(*xs)
+def run(
+    backend: Backend, sweep: Sweep, f: Function, xs: Arrays, captured: Captured, beside: Arrays = ()
+) -> tuple[Arrays, ...]:
+    """sweep(backend, f, *xs, *beside), a tuple of tuples of arrays, under the strategy of this place.
+
+    captured  gives the arrays that can be found in f without running it
+    """
+    name = strategy(backend) if xs else "taped"
+    if name == "taped":
+        return sweep(backend, f, *xs, *beside)
+    if name == "forward_over_reverse":
+        return sweep(InputsOnly(backend, captured, dual=True), f, *xs, *beside)
     lengths: list[int] = []
 
-    def flat(*xs: Any) -> Arrays:
-        groups = sweep(*xs)
+    def flat(f: Function, *args: Any) -> Arrays:
+        groups = sweep(backend, f, *args)
         lengths[:] = map(len, groups)
         return tuple(array for group in groups for array in group)
 
-    arrays = iter(backend.recompute(flat, xs))
+    arrays = iter(recompute(backend, flat, f, xs, captured, beside))
     return tuple(tuple(next(arrays) for _ in range(n)) for n in lengths)
+
+
+def switched(backend: Backend, captured: Captured) -> Any:
+    """The backend for a pass that ends later than the call that begins it, as that of vjp does."""
+    name = strategy(backend)
+    return backend if name == "taped" else InputsOnly(backend, captured, dual=name == "forward_over_reverse")

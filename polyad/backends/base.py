@@ -20,13 +20,23 @@ Array = Any
 Arrays = tuple[Array, ...]
 Function = Callable[..., Any]
 Pull = Callable[[Sequence[Array | None]], Arrays]
+Sweep = Callable[..., Arrays]
+Captured = Callable[[], Sequence[Array]]
+Aside = tuple[Arrays, Arrays, Function]
+Push = Callable[[Arrays, Sequence[Array | None]], Arrays]
+Transpose = Callable[[Arrays, Sequence[Array | None]], Arrays]
 
 __all__ = [
     "Array",
     "Arrays",
+    "Aside",
     "Backend",
+    "Captured",
     "Function",
     "Pull",
+    "Push",
+    "Sweep",
+    "Transpose",
     "basis",
     "chunks",
     "contract",
@@ -60,7 +70,7 @@ class Backend(ABC):
     modes: tuple[str, ...] = ()
     """The passes the framework has itself, in the order of its preference."""
     strategies: tuple[str, ...] = ("taped",)
-    """What it can do with an inner derivative, see nested.py; recompute needs `recompute`."""
+    """What it can do with an inner derivative, see nested.py; all but taped need `aside` and `attach`."""
 
     def __init_subclass__(cls) -> None:
         own = {"forward": cls.pushforward, "reverse": cls.pullback}
@@ -163,9 +173,27 @@ class Backend(ABC):
 
         return batched
 
-    def recompute(self, f: Function, xs: Arrays) -> Arrays:
-        """f(*xs), of which the pass around keeps the inputs alone and calls f again."""
-        raise UnsupportedError(f"{self.name} cannot recompute an inner derivative")
+    def aside(self, sweep: Sweep, f: Function, xs: Arrays, captured: Captured, beside: Arrays = ()) -> Aside | None:
+        """sweep(f, *xs, *beside), a tuple of arrays, run on constants: nothing is kept for the pass around.
+
+        captured  gives the arrays that can be found in f without running it
+        returns   (zs, arrays, closed): f captures these arrays, and
+                  closed(*xs, *arrays) is f(*xs) as a function of them too. None
+                  where f captures something that cannot be seen from here
+        """
+        return None
+
+    def attach(self, zs: Arrays, args: Arrays, push: Push, pull: Transpose) -> Arrays:
+        """The constants zs as a function of args, by its derivative.
+
+        push  (args, tangents of args) -> tangents of zs; None in a tuple is zero
+        pull  (args, cotangents of zs) -> cotangents of args
+        """
+        raise UnsupportedError(f"{self.name} cannot attach a derivative to constants")
+
+    def checkpoint(self, f: Function, xs: Arrays) -> Arrays | None:
+        """f(*xs), of which the pass around keeps the inputs alone; None where the framework has no such thing."""
+        return None
 
     def preferred_strategy(self) -> str:
         """The strategy of `nested_switching("auto")` at this place."""

@@ -8,7 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from polyad.arrays import dtype_name
-from polyad.backends.base import Array, Arrays, Backend, Function, Pull, of_some, zeros_for_none
+from polyad.backends import jax_linear
+from polyad.backends.base import (
+    Array,
+    Arrays,
+    Aside,
+    Backend,
+    Captured,
+    Function,
+    Pull,
+    Push,
+    Sweep,
+    Transpose,
+    of_some,
+    zeros_for_none,
+)
 from polyad.errors import DetachError, PrecisionError
 
 __all__ = ["Jax"]
@@ -18,7 +32,7 @@ class Jax(Backend):
     """The primitives are JAX's own, so they nest with grad, jit, vmap and scan."""
 
     name = "jax"
-    strategies = ("taped", "recompute")
+    strategies = ("taped", "recompute", "forward_over_reverse")
 
     @property
     def namespace(self) -> Any:
@@ -47,8 +61,23 @@ class Jax(Backend):
     def batch(self, f: Function) -> Function:
         return jax.vmap(f)
 
-    def recompute(self, f: Function, xs: Arrays) -> Arrays:
-        return jax.checkpoint(f)(*xs)
+    def checkpoint(self, f: Function, xs: Arrays) -> Arrays | None:
+        try:
+            return jax.checkpoint(f)(*xs)
+        except jax.errors.ConcretizationTypeError:  # f looks at values, which a trace of it does not have
+            return f(*xs)
+
+    def aside(self, sweep: Sweep, f: Function, xs: Arrays, captured: Captured, beside: Arrays = ()) -> Aside | None:
+        try:
+            closed, found = _closed(f, xs)
+        except jax.errors.ConcretizationTypeError:
+            return None
+        constants = tuple(map(jax.lax.stop_gradient, found))
+        zs = sweep(lambda *xs: closed(*xs, *constants), *map(jax.lax.stop_gradient, (*xs, *beside)))
+        return zs, found, closed
+
+    def attach(self, zs: Arrays, args: Arrays, push: Push, pull: Transpose) -> Arrays:
+        return jax_linear.attach(zs, args, push, pull)
 
     def preferred_strategy(self) -> str:
         # Compiled, recomputing is faster and needs 1/33 of the memory in a scan; run
@@ -101,6 +130,26 @@ class Jax(Backend):
                 "lose its derivative. Convert before the call, outside the transformation"
             )
         return np.asarray(array)
+
+
+def _closed(f: Function, xs: Arrays) -> tuple[Function, Arrays]:
+    """(closed, arrays): the traced arrays that f captures, and f with them as further arguments.
+
+    jax.closure_convert leaves out what it takes for unperturbed, and remembers
+    what an equal function captured before.
+    """
+    closed_jaxpr, shapes = jax.make_jaxpr(lambda *xs: f(*xs), return_shape=True)(*xs)
+    constants, tree = closed_jaxpr.consts, jax.tree.structure(shapes)
+    traced = [
+        i for i, c in enumerate(constants) if isinstance(c, jax.core.Tracer) and jnp.issubdtype(c.dtype, jnp.floating)
+    ]
+
+    def closed(*args: Array) -> Any:
+        given = dict(zip(traced, args[len(xs) :], strict=True))
+        operands = [given.get(i, c) for i, c in enumerate(constants)]
+        return jax.tree.unflatten(tree, jax.core.eval_jaxpr(closed_jaxpr.jaxpr, operands, *args[: len(xs)]))
+
+    return closed, tuple(constants[i] for i in traced)
 
 
 def _trace_state() -> Any:

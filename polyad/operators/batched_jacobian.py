@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from polyad.arrays import dtype_name, xp
-from polyad.backends.base import Arrays, Backend, basis, with_aux
+from polyad.backends.base import Arrays, Backend, basis
 from polyad.errors import ArgumentError, ModeError, RowsMixError
-from polyad.nested import run
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
-from polyad.operators.passes import EPSILON, in_some_mode, output_rows, pullback
+from polyad.operators.passes import EPSILON, Passes, in_some_mode, nested
 from polyad.plans import choose
 
 __all__ = ["batched_jacobian"]
@@ -42,24 +41,25 @@ def batched_jacobian(
     """
     call = Call("batched_jacobian", f, args, argnums, backend, has_aux, _kwargs)
     _one_array(call)
-    jac, aux = run(call.backend, in_some_mode(call, mode, functools.partial(_sweep, call)), call.xs)
+    jac, aux = nested(call, in_some_mode(call, mode, _sweep))
     return (jac[0], call.aux(aux)) if has_aux else jac[0]
 
 
-def _sweep(call: Call, mode: str, x: Any) -> tuple[Arrays, Arrays]:
+def _sweep(mode: str, passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
     """((Jacobian,), aux)."""
+    call = passes.call
     batch, inner = x.shape[0], math.prod(x.shape[1:])
-    rows = output_rows(call, (x,))
+    rows = passes.output_rows((x,))
     plan = choose(call.backend, mode, inner, None if rows is None else rows // max(batch, 1))
     if plan.mode == "finite_difference":
         raise ModeError("batched_jacobian: mode='finite_difference' has no batched form; use jacobian, or mode='auto'")
     if plan.mode == "reverse":
-        ys, pull, aux = pullback(call, (x,))
+        ys, pull, aux = passes.pullback((x,))
         y = _one_output(call, ys, batch)
         better = choose(call.backend, mode, inner, math.prod(y.shape[1:])).mode
-        if better == "reverse" or not call.backend.forward_is_right(pull):
-            return (_by_rows(call, pull, x, y),), aux
-    return _by_columns(call, x)
+        if better == "reverse" or not passes.backend.forward_is_right(pull):
+            return (_by_rows(passes, pull, x, y),), aux
+    return _by_columns(passes, x)
 
 
 def _one_array(call: Call) -> None:
@@ -80,25 +80,26 @@ def _one_output(call: Call, ys: Any, batch: int) -> Any:
     return ys[0]
 
 
-def _by_rows(call: Call, pull: Any, x: Any, y: Any) -> Any:
-    probe = _probe(call, y)
+def _by_rows(passes: Passes, pull: Any, x: Any, y: Any) -> Any:
+    call, probe = passes.call, _probe(passes.call, y)
     cotangents = xp.concat([_units(call, y), probe[None]])
-    (rows,) = call.backend.pullbacks(pull, (cotangents,))
+    (rows,) = passes.backend.pullbacks(pull, (cotangents,))
     batch, outer, inner = x.shape[0], math.prod(y.shape[1:]), math.prod(x.shape[1:])
     jac = xp.permute_dims(xp.reshape(rows[:outer], (outer, batch, inner)), (1, 0, 2))
     expected = xp.matrix_transpose(jac) @ xp.reshape(probe, (y.shape[0], outer, 1))
     return _checked(call, xp.reshape(jac, (*y.shape, *x.shape[1:])), expected, rows[outer])
 
 
-def _by_columns(call: Call, x: Any) -> tuple[Arrays, Arrays]:
-    probe, inner = _probe(call, x), math.prod(x.shape[1:])
+def _by_columns(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
+    call, inner = passes.call, math.prod(x.shape[1:])
+    probe = _probe(call, x)
     tangents = xp.concat([_units(call, x), probe[None]])
-    ys, (dys,), *aux = with_aux(call.backend.pushforwards, call.has_aux)(call.flat, (x,), (tangents,))
+    ys, (dys,), aux = passes.pushforwards((x,), (tangents,))
     y = _one_output(call, ys, x.shape[0])
     outer = math.prod(y.shape[1:])
     jac = xp.permute_dims(xp.reshape(dys[:inner], (inner, y.shape[0], outer)), (1, 2, 0))
     expected = jac @ xp.reshape(probe, (x.shape[0], inner, 1))
-    return (_checked(call, xp.reshape(jac, (*y.shape, *x.shape[1:])), expected, dys[inner]),), aux[0] if aux else ()
+    return (_checked(call, xp.reshape(jac, (*y.shape, *x.shape[1:])), expected, dys[inner]),), aux
 
 
 def _units(call: Call, x: Any) -> Any:

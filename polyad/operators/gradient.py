@@ -6,10 +6,9 @@ from typing import Any
 from polyad.arrays import xp
 from polyad.backends.base import Arrays, Backend, contract
 from polyad.errors import NotScalarError
-from polyad.nested import run
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
-from polyad.operators.passes import columns, evaluating, pullback
+from polyad.operators.passes import Passes, evaluating, nested
 from polyad.plans import choose
 
 __all__ = ["gradient", "value_and_gradient"]
@@ -70,14 +69,14 @@ def _gradient(
     plan = choose(call.backend, mode, columns=call.columns, rows=1)
     call.check_outputs = _one_number
 
-    def sweep(*xs: Any) -> tuple[Arrays, ...]:
+    def sweep(passes: Passes, *xs: Any) -> tuple[Arrays, ...]:
         if plan.mode == "reverse" or not xs:
-            ys, pull, aux = pullback(call, xs)
+            ys, pull, aux = passes.pullback(xs)
             return ys, pull((xp.ones_like(ys[0]),)), aux
-        ys, by_input, aux = columns(call, xs, plan.mode)
+        ys, by_input, aux = passes.columns(xs, plan.mode)
         return ys, contract(xs, by_input, (xp.ones_like(ys[0]),)), aux
 
-    ys, grads, aux = run(call.backend, sweep, call.xs)
+    ys, grads, aux = nested(call, sweep)
     return call.outputs(ys), call.inputs(grads), (call.aux(aux),) if has_aux else ()
 
 

@@ -1,16 +1,14 @@
 """jacobian and value_and_jacobian."""
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from polyad.arrays import xp
 from polyad.backends.base import Arrays, Backend, basis, chunks
-from polyad.nested import run
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
-from polyad.operators.passes import columns, evaluating, in_some_mode, output_rows, pullback
+from polyad.operators.passes import Passes, evaluating, in_some_mode, nested
 from polyad.plans import choose
 
 __all__ = ["jacobian", "value_and_jacobian"]
@@ -65,32 +63,33 @@ def _jacobian(
     operator: str, f: Any, args: Any, argnums: Any, has_aux: bool, backend: Any, mode: str, kwargs: Any
 ) -> tuple[Any, Any, tuple[Any, ...]]:
     call = Call(operator, f, args, argnums, backend, has_aux, kwargs)
-    ys, blocks, aux = run(call.backend, in_some_mode(call, mode, functools.partial(_sweep, call)), call.xs)
+    ys, blocks, aux = nested(call, in_some_mode(call, mode, _sweep))
     rows = [blocks[i * len(call.xs) : (i + 1) * len(call.xs)] for i in range(len(ys))]
     tree = call.outputs([call.inputs(row) for row in rows])
     return call.outputs(ys), tree, (call.aux(aux),) if has_aux else ()
 
 
-def _sweep(call: Call, mode: str, *xs: Any) -> tuple[Arrays, Arrays, Arrays]:
+def _sweep(mode: str, passes: Passes, *xs: Any) -> tuple[Arrays, Arrays, Arrays]:
     """(ys, blocks, aux): the block of each y and each x, row by row, of shape (*y.shape, *x.shape)."""
-    plan = choose(call.backend, mode, call.columns, output_rows(call, xs))
+    call = passes.call
+    plan = choose(call.backend, mode, call.columns, passes.output_rows(xs))
     if plan.mode == "reverse" or not xs:
-        ys, pull, aux = pullback(call, xs)
+        ys, pull, aux = passes.pullback(xs)
         plan = choose(call.backend, mode, call.columns, sum(math.prod(y.shape) for y in ys))
-        if plan.mode == "reverse" or not xs or not call.backend.forward_is_right(pull):
-            return ys, tuple(block for i in range(len(ys)) for block in _rows(call, xs, ys, pull, i)), aux
+        if plan.mode == "reverse" or not xs or not passes.backend.forward_is_right(pull):
+            return ys, tuple(block for i in range(len(ys)) for block in _rows(passes.backend, xs, ys, pull, i)), aux
         del pull  # its tape is not needed: the columns are fewer
-    ys, by_input, aux = columns(call, xs, plan.mode)
+    ys, by_input, aux = passes.columns(xs, plan.mode)
     blocks = tuple(_block(dys[i], y, x) for i, y in enumerate(ys) for dys, x in zip(by_input, xs, strict=True))
     return ys, blocks, aux
 
 
-def _rows(call: Call, xs: Arrays, ys: Arrays, pull: Any, i: int) -> Arrays:
+def _rows(backend: Any, xs: Arrays, ys: Arrays, pull: Any, i: int) -> Arrays:
     """Blocks of output number i, by its rows: for each x (*y.shape, *x.shape)."""
     y, parts = ys[i], []
     for start, stop in chunks(y, (*ys, *xs)):
-        unit = basis(call.backend, y, start, stop)
-        parts.append(call.backend.pullbacks(pull, tuple(unit if j == i else None for j in range(len(ys)))))
+        unit = basis(backend, y, start, stop)
+        parts.append(backend.pullbacks(pull, tuple(unit if j == i else None for j in range(len(ys)))))
     shapes = [(*y.shape, *x.shape) for x in xs]
     if not parts:
         return tuple(xp.reshape(xp.zeros_like(x)[None][:0], shape) for x, shape in zip(xs, shapes, strict=True))

@@ -3,34 +3,79 @@
 import contextlib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from polyad.arrays import dtype_name, xp
 from polyad.backends.base import Arrays, basis, no_rows, with_aux
+from polyad.captures import captured_arrays
 from polyad.errors import PolyadError, UnsupportedError
+from polyad.nested import run, switched
 from polyad.operators.call import Call
 
-__all__ = ["columns", "differences", "evaluating", "in_some_mode", "output_rows", "pullback"]
+__all__ = ["Passes", "differences", "evaluating", "in_some_mode", "nested", "switched_passes"]
 
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
-def pullback(call: Call, xs: Arrays) -> tuple[Arrays, Callable[..., Arrays], Arrays]:
-    """(ys, pull, aux); aux is empty without has_aux."""
-    if not xs:
-        ys, aux = call.evaluate(xs)
-        return ys, lambda cotangents: (), aux
-    ys, pull, *aux = with_aux(call.backend.pullback, call.has_aux)(call.flat, xs)
-    return ys, pull, aux[0] if aux else ()
+class Passes:
+    """The passes of a call, on the backend and the function that the switching rule gives to it."""
+
+    def __init__(self, call: Call, backend: Any, f: Callable[..., Any]) -> None:
+        self.call, self.backend, self.f = call, backend, f
+
+    def evaluate(self, xs: Arrays) -> tuple[Arrays, Arrays]:
+        """(ys, aux); aux is empty without has_aux."""
+        out = self.f(*xs)
+        return out if self.call.has_aux else (out, ())
+
+    def pullback(self, xs: Arrays) -> tuple[Arrays, Callable[..., Arrays], Arrays]:
+        """(ys, pull, aux)."""
+        if not xs:
+            ys, rest = self.evaluate(xs)
+            return ys, lambda cotangents: (), rest
+        ys, pull, *aux = with_aux(self.backend.pullback, self.call.has_aux)(self.f, xs)
+        return ys, pull, aux[0] if aux else ()
+
+    def pushforward(self, xs: Arrays, dxs: Sequence[Any]) -> tuple[Arrays, Arrays, Arrays]:
+        """(ys, dys, aux)."""
+        ys, dys, *aux = with_aux(self.backend.pushforward, self.call.has_aux)(self.f, xs, dxs)
+        return ys, dys, aux[0] if aux else ()
+
+    def pushforwards(self, xs: Arrays, dxs: Sequence[Any]) -> tuple[Arrays, Arrays, Arrays]:
+        """(ys, dys, aux) for k directions."""
+        ys, dys, *aux = with_aux(self.backend.pushforwards, self.call.has_aux)(self.f, xs, dxs)
+        return ys, dys, aux[0] if aux else ()
+
+    def columns(self, xs: Arrays, mode: str) -> tuple[Arrays, list[Arrays], Arrays]:
+        """(ys, Jacobian by columns, aux): for each x a tuple of (x.size, *y.shape)."""
+        if mode == "finite_difference":
+            return differences(self, xs)
+        (ys, *aux), by_input = self.backend.columns(self.f, xs, self.call.has_aux)
+        return ys, by_input, aux[0] if aux else ()
+
+    def output_rows(self, xs: Arrays) -> int | None:
+        """Number of output entries, where the framework tells without running f."""
+        shapes = self.backend.output_shapes(lambda *xs: self.evaluate(xs)[0], xs)
+        return None if shapes is None else sum(math.prod(shape) for shape in shapes)
 
 
-def columns(call: Call, xs: Arrays, mode: str) -> tuple[Arrays, list[Arrays], Arrays]:
-    """(ys, Jacobian by columns, aux): for each x a tuple of (x.size, *y.shape)."""
-    if mode == "finite_difference":
-        return differences(call, xs)
-    (ys, *aux), by_input = call.backend.columns(call.flat, xs, call.has_aux)
-    return ys, by_input, aux[0] if aux else ()
+def nested(call: Call, sweep: Callable[..., tuple[Arrays, ...]], beside: Arrays = ()) -> tuple[Arrays, ...]:
+    """sweep(passes, *xs, *beside) of the call, keeping what the switching rule says."""
+
+    def on(backend: Any, f: Callable[..., Any], *args: Any) -> tuple[Arrays, ...]:
+        return sweep(Passes(call, backend, f), *args)
+
+    return run(call.backend, on, call.flat, call.xs, _captured(call), beside)
+
+
+def switched_passes(call: Call) -> Passes:
+    """The passes of a call for a derivative that is asked for later, keeping what the switching rule says."""
+    return Passes(call, switched(call.backend, _captured(call)), call.flat)
+
+
+def _captured(call: Call) -> Callable[[], Sequence[Any]]:
+    return functools.partial(captured_arrays, call.f)
 
 
 def evaluating(f: Callable[..., Any], has_aux: bool) -> tuple[Callable[..., Any], Callable[..., None] | None]:
@@ -41,7 +86,7 @@ def evaluating(f: Callable[..., Any], has_aux: bool) -> tuple[Callable[..., Any]
 
 
 def in_some_mode(call: Call, mode: str, sweep: Callable[..., Any]) -> Callable[..., Any]:
-    """sweep(mode, *xs) as a function of xs; in "auto", the other pass where f does not have the one chosen.
+    """sweep(mode, passes, *xs) without the mode; in "auto", the other pass where f does not have the one chosen.
 
     A custom rule or a loop may have only one of the two. The first error is
     raised if no pass works.
@@ -49,29 +94,29 @@ def in_some_mode(call: Call, mode: str, sweep: Callable[..., Any]) -> Callable[.
     if mode != "auto" or len(call.backend.modes) < 2:
         return functools.partial(sweep, mode)
 
-    def either(*xs: Any) -> Any:
+    def either(*args: Any) -> Any:
         try:
-            return sweep(mode, *xs)
+            return sweep(mode, *args)
         except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
             if isinstance(error, PolyadError) and not isinstance(error, UnsupportedError):
                 raise
             for other in call.backend.modes:
                 with contextlib.suppress(NotImplementedError, RuntimeError, TypeError, ValueError):
-                    return sweep(other, *xs)
+                    return sweep(other, *args)
             raise
 
     return either
 
 
-def differences(call: Call, xs: Arrays) -> tuple[Arrays, list[Arrays], Arrays]:
+def differences(passes: Passes, xs: Arrays) -> tuple[Arrays, list[Arrays], Arrays]:
     """Columns by central differences with one step of Richardson: error about eps^(4/5) of the largest entry.
 
     source  Nocedal & Wright (2006), section 8.1; Richardson (1911)
     """
-    ys, aux = call.evaluate(xs)
+    ys, aux = passes.evaluate(xs)
     by_input = []
     for i, x in enumerate(xs):
-        found = [_difference(call, xs, i, k) for k in range(math.prod(x.shape))]
+        found = [_difference(passes, xs, i, k) for k in range(math.prod(x.shape))]
         if found:
             by_input.append(tuple(xp.stack(list(dys)) for dys in zip(*found, strict=True)))
         else:
@@ -79,14 +124,14 @@ def differences(call: Call, xs: Arrays) -> tuple[Arrays, list[Arrays], Arrays]:
     return ys, by_input, aux
 
 
-def _difference(call: Call, xs: Arrays, i: int, k: int) -> Arrays:
+def _difference(passes: Passes, xs: Arrays, i: int, k: int) -> Arrays:
     x = xs[i]
-    unit = basis(call.backend, x, k, k + 1)[0]
+    unit = basis(passes.backend, x, k, k + 1)[0]
     step = xp.astype(EPSILON[dtype_name(x.dtype)] ** (1 / 5) * _scale(x, unit), x.dtype)
 
     def slope(step: Any) -> Arrays:
         above, below = (
-            call.evaluate(tuple(z + sign * step * unit if j == i else z for j, z in enumerate(xs)))[0]
+            passes.evaluate(tuple(z + sign * step * unit if j == i else z for j, z in enumerate(xs)))[0]
             for sign in (1.0, -1.0)
         )
         return tuple((a - b) / (2 * step) for a, b in zip(above, below, strict=True))
@@ -100,9 +145,3 @@ def _scale(x: Any, unit: Any) -> Any:
     size = xp.max(xp.abs(x))
     usual = xp.where((size > 0) & (size < 1), size, xp.ones_like(size))
     return xp.maximum(usual, 1e-3 * xp.sum(xp.abs(x) * unit))
-
-
-def output_rows(call: Call, xs: Arrays) -> int | None:
-    """Number of output entries, where the framework tells without running f."""
-    shapes = call.backend.output_shapes(lambda *xs: call.evaluate(xs)[0], xs)
-    return None if shapes is None else sum(math.prod(shape) for shape in shapes)

@@ -5,10 +5,10 @@ from typing import Any
 
 from polyad import trees
 from polyad.arrays import dtype_name, is_floating, single_owner, xp
-from polyad.backends.base import Backend, with_aux
+from polyad.backends.base import Backend
 from polyad.errors import ArgumentError, DTypeError
 from polyad.operators.call import Call
-from polyad.operators.passes import pullback
+from polyad.operators.passes import Passes, nested, switched_passes
 
 __all__ = ["jvp", "vjp"]
 
@@ -37,8 +37,14 @@ def jvp(
     call = Call("jvp", f, tuple(primals), moving, backend, has_aux)
     expected = trees.flatten(tuple(call.args[i] for i in moving))[1]
     dxs = _directions(call, tuple(tangents[i] for i in moving), call.xs, expected, "tangents")
-    ys, dys, *aux = with_aux(call.backend.pushforward, has_aux)(call.flat, call.xs, dxs)
-    return (call.outputs(ys), call.outputs(dys), *map(call.aux, aux))
+    n = len(call.xs)
+
+    def sweep(passes: Passes, *args: Any) -> tuple[Any, ...]:
+        return passes.pushforward(args[:n], args[n:])
+
+    ys, dys, aux = nested(call, sweep, dxs)
+    result = call.outputs(ys), call.outputs(dys)
+    return (*result, call.aux(aux)) if has_aux else result
 
 
 def vjp(
@@ -54,7 +60,7 @@ def vjp(
     if not primals:
         raise ArgumentError("vjp: no primals. Type vjp(f, x)")
     call = Call("vjp", f, primals, tuple(range(len(primals))), backend, has_aux)
-    ys, pull, aux = pullback(call, call.xs)
+    ys, pull, aux = switched_passes(call).pullback(call.xs)
 
     def pull_tree(cotangent: Any) -> tuple[Any, ...]:
         cotangents = _directions(call, cotangent, ys, call.out_spec, "the cotangent")
