@@ -3,19 +3,31 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from autograd.builtins import DictBox, SequenceBox
-from autograd.core import JVPNode, VJPNode, add_outgrads
+from autograd.builtins import tuple as tuple_
+from autograd.core import JVPNode, VJPNode, add_outgrads, defjvp_argnums, defvjp_argnums
 from autograd.numpy.numpy_boxes import ArrayBox
-from autograd.tracer import getval, isbox, new_box, trace_stack
+from autograd.tracer import Node, getval, isbox, new_box, notrace_primitives, primitive, trace_stack
 from autograd.util import toposort
 
 from polyad import trees
 from polyad.arrays import dtype_name, xp
 from polyad.backends.autograd_namespace import namespace
-from polyad.backends.base import Array, Arrays, Backend, Function
+from polyad.backends.base import (
+    Array,
+    Arrays,
+    Aside,
+    Backend,
+    Captured,
+    Function,
+    Push,
+    Sweep,
+    Transpose,
+)
 from polyad.errors import DetachError
 
 __all__ = ["Autograd"]
@@ -43,6 +55,7 @@ class Autograd(Backend):
 
     name = "autograd"
     host = True
+    strategies = ("taped", "recompute", "forward_over_reverse")
 
     @property
     def namespace(self) -> Any:
@@ -70,6 +83,20 @@ class Autograd(Backend):
         dys = tuple(_like(node and node.g, y) for node, y in zip(nodes, ys, strict=True))
         return (ys, dys, aux) if has_aux else (ys, dys)
 
+    def aside(self, sweep: Sweep, f: Function, xs: Arrays, captured: Captured, beside: Arrays = ()) -> Aside | None:
+        boxes = tuple({id(box): box for box in captured() if isbox(box)}.values())
+        closed = _lending(f, boxes, len(xs))
+        constants = tuple(map(getval, boxes))
+        zs = sweep(lambda *xs: closed(*xs, *constants), *map(getval, (*xs, *beside)))
+        if any(map(isbox, zs)):  # f captures a box that is not among those found
+            return None
+        return zs, boxes, closed
+
+    def attach(self, zs: Arrays, args: Arrays, push: Push, pull: Transpose) -> Arrays:
+        # Boxes of its own: those that f captures hold other arrays while it is evaluated again.
+        boxes = (new_box(x._value, x._trace, x._node) if isbox(x) else x for x in args)
+        return tuple(_attached(_Rule(zs, push, pull), *boxes))
+
     def stop_gradient(self, array: Array) -> Array:
         return getval(array)
 
@@ -86,6 +113,78 @@ class Autograd(Backend):
             "convert: this array is being differentiated by autograd; as an array of another framework it would "
             "lose its derivative. Convert before the call, or use polyad.stop_gradient(x) first"
         )
+
+
+class _Constant(Node):  # type: ignore[misc]  # autograd has no types
+    """A node that remembers nothing."""
+
+    __slots__ = ()
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def initialize_root(self) -> None:
+        pass
+
+
+notrace_primitives[_Constant] = notrace_primitives[VJPNode]
+
+
+def _lending(f: Function, boxes: Arrays, n: int) -> Function:
+    """f(*xs) as a function of xs and of the boxes that it captures.
+
+    While f runs, each captured box holds the array that was given for it, on a
+    trace above all others: every function takes the array out of it first, so
+    no rule remembers the box.
+    """
+
+    def closed(*args: Array) -> Any:
+        owned = [(box._value, box._trace, box._node) for box in boxes]
+        with _new_trace() as trace:
+            try:
+                for box, array in zip(boxes, args[n:], strict=True):
+                    box._value, box._trace, box._node = array, trace, _Constant.new_root()
+                out = f(*args[:n])
+            finally:
+                for box, (value, number, node) in zip(boxes, owned, strict=True):
+                    box._value, box._trace, box._node = value, number, node
+        return trees.map(lambda y: y._value if isbox(y) and y._trace == trace else y, out)
+
+    return closed
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """Constants, and their derivative as a function of arguments."""
+
+    zs: Arrays
+    push: Push
+    pull: Transpose
+
+
+@primitive  # type: ignore[untyped-decorator]
+def _attached(rule: _Rule, *args: Array) -> Arrays:
+    return rule.zs
+
+
+def _attached_vjp(argnums: Any, zs: Any, args: Any, kwargs: Any) -> Function:
+    rule, *arrays = args
+
+    def pull(cotangents: Any) -> Any:
+        grads = rule.pull(tuple(arrays), tuple(cotangents))
+        return (grads[i - 1] for i in argnums)
+
+    return pull
+
+
+def _attached_jvp(argnums: Any, tangents: Any, zs: Any, args: Any, kwargs: Any) -> Any:
+    rule, *arrays = args
+    given = dict(zip(argnums, tangents, strict=True))
+    return tuple_(*rule.push(tuple(arrays), tuple(given.get(i) for i in range(1, len(args)))))
+
+
+defvjp_argnums(_attached, _attached_vjp)
+defjvp_argnums(_attached, _attached_jvp)
 
 
 @contextmanager
