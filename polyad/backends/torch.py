@@ -9,9 +9,24 @@ from torch.autograd import forward_ad
 from torch.func import jvp, vjp, vmap
 
 from polyad.arrays import dtype_name
-from polyad.backends.base import Array, Arrays, Backend, Function, Pull, of_some, zeros_for_none
+from polyad.backends.base import (
+    Array,
+    Arrays,
+    Aside,
+    Backend,
+    Captured,
+    Function,
+    Pull,
+    Push,
+    Sweep,
+    Transpose,
+    of_some,
+    zeros_for_none,
+)
+from polyad.backends.torch_graph import reaches_outside, recorded, refuse_dead_ends
 from polyad.backends.torch_namespace import inside_functorch, namespace
-from polyad.errors import DetachError, UnsupportedError
+from polyad.backends.torch_replay import Replay, attach
+from polyad.errors import DetachError
 
 __all__ = ["Torch"]
 
@@ -20,6 +35,7 @@ class Torch(Backend):
     """Results carry a graph where an outer backward() or grad could ask for one, else none."""
 
     name = "torch"
+    strategies = ("taped", "recompute", "forward_over_reverse")
 
     @property
     def namespace(self) -> Any:
@@ -55,8 +71,19 @@ class Torch(Backend):
     def batch(self, f: Function) -> Function:
         return vmap(f)
 
+    def aside(self, sweep: Sweep, f: Function, xs: Arrays, captured: Captured, beside: Arrays = ()) -> Aside | None:
+        if inside_functorch() or forward_ad._current_level >= 0 or torch.compiler.is_compiling():
+            return None  # their tensors are wrapped: the framework's own graph of them is right
+        replay = Replay(f)
+        with torch.no_grad():
+            zs = tuple(z.detach() for z in sweep(replay.first, *(x.detach() for x in (*xs, *beside))))
+        return (zs, replay.captured, replay.closed) if replay.complete else None
+
+    def attach(self, zs: Arrays, args: Arrays, push: Push, pull: Transpose) -> Arrays:
+        return attach(zs, args, push, pull)
+
     def forward_is_right(self, pull: Pull) -> bool:
-        return not any(node.name() in FORWARD_WRONGLY for node in _recorded(getattr(pull, "outputs", ())))
+        return not any(node.name() in FORWARD_WRONGLY for node in recorded(getattr(pull, "outputs", ())))
 
     def stop_gradient(self, array: Array) -> Array:
         return array.detach()
@@ -111,7 +138,7 @@ FORWARD_WRONGLY = {"NativeLayerNormBackward0", "NativeBatchNormBackward0", "Nati
 def _batches(outputs: Sequence[Array]) -> bool:
     """Whether rows of this tape may be pulled together."""
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    return hooks is None and not any(node.name() in BATCHED_WRONGLY for node in _recorded(outputs))
+    return hooks is None and not any(node.name() in BATCHED_WRONGLY for node in recorded(outputs))
 
 
 def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
@@ -122,7 +149,7 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
         own = [alias.requires_grad_() for alias in aliases if not alias.requires_grad]
         out = f(*aliases)
     ys, aux = out if has_aux else (out, ())
-    outer = recording and (any(x.requires_grad for x in xs) or _reaches_outside((*ys, *aux), aliases))
+    outer = recording and (any(x.requires_grad for x in xs) or reaches_outside((*ys, *aux), aliases))
     for alias in own:
         alias.polyad_done = True  # f has returned: nobody outside can ask for its gradient any more
     recorded = [i for i, y in enumerate(ys) if y.requires_grad]
@@ -142,7 +169,7 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
                 allow_unused=True,
             )
         if any(grad is None for grad in grads):
-            _refuse_dead_ends([y for y, _ in used])
+            refuse_dead_ends([y for y, _ in used])
         return zeros_for_none(grads, xs)
 
     pull.outputs = ys  # type: ignore[attr-defined]  # for pullbacks(), which asks what was recorded
@@ -158,27 +185,6 @@ def _alias(x: Array, recording: bool) -> Array:
     return x.clone() if x.is_inference() else _release(x)
 
 
-def _recorded(outputs: Sequence[Array]) -> set[Any]:
-    """The nodes of the graph behind the outputs."""
-    stack = [y.grad_fn for y in outputs if y.grad_fn is not None]
-    seen: set[Any] = set()
-    while stack:
-        node = stack.pop()
-        if node not in seen:
-            seen.add(node)
-            stack.extend(parent for parent, _ in node.next_functions if parent is not None)
-    return seen
-
-
-def _refuse_dead_ends(outputs: Sequence[Array]) -> None:
-    """torch cuts the graph behind a function that is differentiable once; the gradient would be zero."""
-    if any(node.name() in ("Error", "torch::autograd::Error") for node in _recorded(outputs)):
-        raise UnsupportedError(
-            "a function in f is marked once_differentiable, so that torch has no second derivative of it and would "
-            "give zero. Write its backward pass in differentiable functions, or pass stop_gradient(x) to it"
-        )
-
-
 def _release(y: Array) -> Array:
     """y without its graph; detach() alone would also drop a tangent of forward mode."""
     if forward_ad._current_level < 0:
@@ -187,20 +193,13 @@ def _release(y: Array) -> Array:
     return primal.detach() if tangent is None else forward_ad.make_dual(primal.detach(), tangent.detach())
 
 
-def _reaches_outside(outputs: Sequence[Array], aliases: Sequence[Array]) -> bool:
-    """Whether a tensor that requires a gradient went into the outputs, aliases of this and of finished calls aside."""
-    own = {id(alias) for alias in aliases}
-
-    def foreign(leaf: Any) -> bool:
-        return id(leaf) not in own and not hasattr(leaf, "polyad_done")
-
-    if any(y.requires_grad and y.is_leaf and foreign(y) for y in outputs):
-        return True
-    return any(not node.next_functions and foreign(getattr(node, "variable", None)) for node in _recorded(outputs))
-
-
 def _moving(f: Function, xs: Arrays, dxs: Sequence[Array | None]) -> tuple[Function, tuple[Arrays, Arrays]]:
     """f of the arguments that have a tangent, these arguments, and the tangents."""
     moving = [i for i, dx in enumerate(dxs) if dx is not None] or list(range(len(xs)))
-    tangents = tuple(torch.zeros_like(xs[i]) if dxs[i] is None else dxs[i] for i in moving)
-    return of_some(f, xs, moving), (tuple(xs[i] for i in moving), tangents)
+    tangents = tuple(torch.zeros_like(xs[i]) if dxs[i] is None else _written(dxs[i]) for i in moving)
+    return of_some(f, xs, moving), (tuple(_written(xs[i]) for i in moving), tangents)
+
+
+def _written(x: Array) -> Array:
+    """x with every entry in memory: forward mode refuses what expand() gives."""
+    return x.contiguous() if 0 in x.stride() else x
