@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from polyad.backends.base import Arrays, Backend, Captured, Function
-from polyad.errors import ArgumentError, UnsupportedError
+from polyad.errors import ArgumentError
 from polyad.strategies import InputsOnly, recompute
 
 Sweep = Callable[..., tuple[Arrays, ...]]
@@ -34,8 +34,10 @@ def nested_switching(policy: str) -> Iterator[None]:
 
     policy  "auto", "off", or a strategy: "taped", "recompute", "forward_over_reverse".
             Outside of any block POLYAD_NESTED_SWITCHING decides, else "auto"
-    raises  ArgumentError for another name; UnsupportedError, when a derivative
-            is taken, where the backend does not have the strategy
+    raises  ArgumentError for another name
+
+    Where a backend does not have the strategy, or cannot see what a function
+    captures, the derivative is taped: the numbers are the same.
     """
     token = _policy.set(_known(policy, "nested_switching"))
     try:
@@ -55,19 +57,16 @@ def _known(name: str, where: str) -> str:
     return name
 
 
-def strategy(backend: Backend) -> str:
-    """The strategy that the policy of this place means for a backend."""
+def strategy(backend: Backend) -> tuple[str, str]:
+    """(the strategy that the policy of this place means for a backend, why)."""
     asked = policy()
     if asked == "auto":
-        return backend.preferred_strategy()
+        return backend.preferred_strategy(), "measured for this backend (docs/nested.md)"
     if asked == "off":
-        return "taped"
-    if asked not in backend.strategies:
-        raise UnsupportedError(
-            f"{backend.name} does not have the strategy {asked!r}; it has {', '.join(map(repr, backend.strategies))}. "
-            f"Type nested_switching('auto')"
-        )
-    return asked
+        return "taped", "switching is off"
+    if asked in backend.strategies:
+        return asked, "asked for"
+    return "taped", f"{backend.name} does not have {asked}"
 
 
 def run(
@@ -77,7 +76,7 @@ def run(
 
     captured  gives the arrays that can be found in f without running it
     """
-    name = strategy(backend) if xs else "taped"
+    name = strategy(backend)[0] if xs else "taped"
     if name == "taped":
         return sweep(backend, f, *xs, *beside)
     if name == "forward_over_reverse":
@@ -95,5 +94,5 @@ def run(
 
 def switched(backend: Backend, captured: Captured) -> Any:
     """The backend for a pass that ends later than the call that begins it, as that of vjp does."""
-    name = strategy(backend)
+    name, _ = strategy(backend)
     return backend if name == "taped" else InputsOnly(backend, captured, dual=name == "forward_over_reverse")

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from polyad.arrays import xp
+from polyad.arrays import is_floating, xp
 from polyad.backends.base import (
     Array,
     Arrays,
@@ -33,7 +33,7 @@ from polyad.backends.base import (
     with_aux,
     zeros_for_none,
 )
-from polyad.errors import ImpureFunctionError
+from polyad.errors import ImpureFunctionError, PolyadError, UnsupportedError
 
 __all__ = ["InputsOnly", "recompute"]
 
@@ -52,7 +52,16 @@ def recompute(
     if found is None:
         return sweep(f, *args)
     zs, more, closed = found
-    return backend.attach(zs, (*args, *more), *_again(backend, _opened(sweep, closed, len(args)), zs))
+    places = [i for i, z in enumerate(zs) if is_floating(z)]
+    again = _opened(sweep, closed, len(args))
+
+    def floating(*args: Array) -> Arrays:
+        values = again(*args)
+        return tuple(values[i] for i in places)
+
+    some = tuple(zs[i] for i in places)
+    attached = dict(zip(places, backend.attach(some, (*args, *more), *_again(backend, floating, some)), strict=True))
+    return tuple(attached.get(i, z) for i, z in enumerate(zs))
 
 
 class InputsOnly:
@@ -77,19 +86,19 @@ class InputsOnly:
 
         def sweep(f: Function, *xs: Array) -> Arrays:
             ys, pull, *aux = primitive(f, xs)
-            made[:] = [pull, len(ys)]
-            return (*ys, *(aux[0] if has_aux else ()))
+            made[:] = [pull, len(ys), *aux]
+            return (*ys, *_floating(*aux))
 
         found = self.backend.aside(sweep, f, xs, self.captured)
         if found is None:
             return primitive(f, xs)
         zs, more, closed = found
-        first, m = made
+        first, m, *aux = made
         g, args = _flat(closed, has_aux), (*xs, *more)
         values = self.backend.attach(zs, args, *_again(self.backend, g, zs))
         dual = self.dual and self.backend.forward_is_right(first)
         pull = _Pullback(self.backend, _Lagrangian(self.backend, g, len(xs)), args, zs, m, first, dual)
-        return (values[:m], pull, values[m:]) if has_aux else (values, pull)
+        return (values[:m], pull, _with_floating(aux[0], values[m:])) if has_aux else (values, pull)
 
     def pullbacks(self, pull: Pull, cotangents: Some) -> Arrays:
         """As that of the backend."""
@@ -106,25 +115,25 @@ class InputsOnly:
     def _pushed(self, primitive: Function, f: Function, xs: Arrays, dxs: Some, has_aux: bool, many: bool) -> Any:
         n, moving = len(xs), [i for i, dx in enumerate(dxs) if dx is not None]
         directions = tuple(dx for dx in dxs if dx is not None)
-        made: list[int] = []
+        made: list[Any] = []
 
         def sweep(f: Function, *args: Array) -> Arrays:
             ys, dys, *aux = primitive(f, args[:n], _spread(args[n:], moving, n))
-            made[:] = [len(ys)]
-            return (*ys, *dys, *(aux[0] if has_aux else ()))
+            made[:] = [len(ys), *aux]
+            return (*ys, *dys, *_floating(*aux))
 
         found = self.backend.aside(sweep, f, xs, self.captured, directions)
         if found is None:
             return primitive(f, xs, dxs)
         zs, more, closed = found
-        (m,) = made
+        m, *aux = made
         push, pull = _again(self.backend, _opened(sweep, closed, n + len(directions)), zs)
         if self.dual:
             lagrangian = _Lagrangian(self.backend, _flat(closed, has_aux), n)
-            pull = functools.partial(lagrangian.pull_pushed, moving, m, zs, many)
+            pull = _or(functools.partial(lagrangian.pull_pushed, moving, m, zs, many), pull)
         values = self.backend.attach(zs, (*xs, *directions, *more), push, pull)
-        ys, dys, aux = values[:m], values[m : 2 * m], values[2 * m :]
-        return (ys, dys, aux) if has_aux else (ys, dys)
+        ys, dys = values[:m], values[m : 2 * m]
+        return (ys, dys, _with_floating(aux[0], values[2 * m :])) if has_aux else (ys, dys)
 
 
 @dataclass
@@ -220,7 +229,7 @@ class _Pullback:
 
         push, pull = _again(self.backend, again, gs)
         if self.dual:
-            pull = functools.partial(self._dual, places, gs, many)
+            pull = _or(functools.partial(self._dual, places, gs, many), pull)
         return self.backend.attach(gs, (*self.args, *us), push, pull)
 
     def _full(self, us: Some, places: list[int], many: bool) -> Arrays:
@@ -244,6 +253,22 @@ class _Pullback:
         refuse_changed(self.backend, again[:n], gs)
         of_xs = [xp.sum(dg, axis=0) if many else dg for dg in dgs[:n]]
         return (*of_xs, *dgs[n:], *(dys[i] for i in places))
+
+
+def _or(first: Transpose, second: Transpose) -> Transpose:
+    """The second where a function in f has no forward pass, or none that can be differentiated."""
+
+    def either(args: Arrays, cotangents: Some) -> Arrays:
+        try:
+            return first(args, cotangents)
+        except PolyadError as error:
+            if not isinstance(error, UnsupportedError):
+                raise
+        except (NotImplementedError, RuntimeError, TypeError, ValueError):
+            pass
+        return second(args, cotangents)
+
+    return either
 
 
 def _opened(sweep: Sweep, closed: Function, n: int) -> Function:
@@ -295,15 +320,25 @@ def refuse_changed(backend: Backend, again: Sequence[Array], zs: Sequence[Array]
 
 
 def _flat(closed: Function, has_aux: bool) -> Function:
-    """(*ys, *aux) of f, whose captured arrays are arguments."""
+    """(*ys, *aux) of f, whose captured arrays are arguments; of aux what is floating."""
     if not has_aux:
         return closed
 
     def flat(*args: Array) -> Arrays:
         ys, aux = closed(*args)
-        return (*ys, *aux)
+        return (*ys, *_floating(aux))
 
     return flat
+
+
+def _floating(aux: Arrays = ()) -> Arrays:
+    return tuple(a for a in aux if is_floating(a))
+
+
+def _with_floating(aux: Arrays, floating: Arrays) -> Arrays:
+    """aux with these in place of what is floating."""
+    rest = iter(floating)
+    return tuple(next(rest) if is_floating(a) else a for a in aux)
 
 
 def _spread(some: Some, places: Sequence[int], n: int) -> tuple[Array | None, ...]:

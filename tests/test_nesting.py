@@ -211,14 +211,15 @@ def test_an_exception_inside_f_leaves_everything_as_it_was(backend):
     assert difference(gradient(lambda x: xp.sum(x**2), x, backend=backend), 2 * POINT) < 1e-15
 
 
-def test_threads_differentiate_on_their_own_backends_at_once():
+@pytest.mark.parametrize("mode", MODES)
+def test_threads_differentiate_on_their_own_backends_at_once(mode):
     wrong: list[str] = []
 
     def work(name):
         x = arrays(name, POINT)
         for _ in range(30):
             with polyad.use_backend(name):
-                inner = gradient(lambda x: xp.sum(gradient(lambda y: xp.sum(xp.sin(y) * x), x)), x)
+                inner = gradient(lambda x: xp.sum(gradient(lambda y: xp.sum(xp.sin(y) * x), x, mode=mode)), x)
             if difference(inner, np.cos(POINT) - POINT * np.sin(POINT)) > 1e-12:
                 wrong.append(name)
 

@@ -180,7 +180,7 @@ def _attached_vjp(argnums: Any, zs: Any, args: Any, kwargs: Any) -> Function:
 def _attached_jvp(argnums: Any, tangents: Any, zs: Any, args: Any, kwargs: Any) -> Any:
     rule, *arrays = args
     given = dict(zip(argnums, tangents, strict=True))
-    return tuple_(*rule.push(tuple(arrays), tuple(given.get(i) for i in range(1, len(args)))))
+    return tuple_(rule.push(tuple(arrays), tuple(given.get(i) for i in range(1, len(args)))))
 
 
 defvjp_argnums(_attached, _attached_vjp)

@@ -26,18 +26,15 @@ linear_p.multiple_results = True
 
 def attach(zs: Arrays, args: Arrays, push: Push, pull: Transpose) -> Arrays:
     """zs, whose derivative is push(args, dargs), whose transpose is pull(args, cotangents)."""
-    forward = jax.make_jaxpr(push)(args, tuple(map(jnp.zeros_like, args)))
-    backward = jax.make_jaxpr(pull)(args, tuple(map(jnp.zeros_like, zs)))
+    forward, forward_constants = _traced(push, args, args)
+    backward, backward_constants = _traced(pull, args, zs)
     # What the two capture goes in as operands: hidden in them, it would outlive its trace.
-    k, constants = len(forward.consts), (*forward.consts, *backward.consts)
-
-    def run(jaxpr: Any, start: int, stop: int, *operands: Any) -> Any:
-        return jax.core.eval_jaxpr(jaxpr, operands[start:stop], *operands[len(constants) :])
-
+    k, constants = len(forward_constants), (*forward_constants, *backward_constants)
+    n = len(constants)
     maps = {
-        "push": functools.partial(run, forward.jaxpr, 0, k),
-        "pull": functools.partial(run, backward.jaxpr, k, len(constants)),
-        "n": len(constants) + len(args),
+        "push": lambda *operands: forward(operands[:k], operands[n:]),
+        "pull": lambda *operands: backward(operands[k:n], operands[n:]),
+        "n": n + len(args),
     }
 
     def derivative(primals: Any, tangents: Any) -> Any:
@@ -48,6 +45,24 @@ def attach(zs: Arrays, args: Arrays, push: Push, pull: Transpose) -> Arrays:
     attached = jax.custom_jvp(lambda zs, constants, args: zs)
     attached.defjvp(derivative)
     return attached(zs, constants, args)
+
+
+def _traced(f: Function, args: Arrays, directions: Arrays) -> tuple[Function, Arrays]:
+    """(run, constants): run(constants, (*args, *directions)) is f(args, directions).
+
+    Where f has no such pass, as a while loop has no reverse one, run says so
+    when it is asked for.
+    """
+    try:
+        closed = jax.make_jaxpr(f)(args, tuple(map(jnp.zeros_like, directions)))
+    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        reason = error
+
+        def refuse(constants: Arrays, operands: Arrays) -> Any:
+            raise reason
+
+        return refuse, ()
+    return lambda constants, operands: jax.core.eval_jaxpr(closed.jaxpr, constants, *operands), tuple(closed.consts)
 
 
 def _run(*operands: Any, push: Function, pull: Function, n: int) -> Any:

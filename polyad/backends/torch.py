@@ -1,5 +1,6 @@
 """PyTorch: its tape outside of torch.func, and torch.func inside of it."""
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,12 +52,15 @@ class Torch(Backend):
         return _tape(f, xs, has_aux)
 
     def pushforward(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
-        moving, rest = _moving(f, xs, dxs)
-        return jvp(moving, rest[0], rest[1], has_aux=has_aux)
+        moving, (points, directions) = _moving(f, xs, dxs)
+        with _dual_numbers:
+            return jvp(moving, points, directions, has_aux=has_aux)
 
     def pushforwards(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
         moving, (points, directions) = _moving(f, xs, dxs)
-        ys, dys, *aux = vmap(lambda *some: jvp(moving, points, some, has_aux=has_aux), randomness="same")(*directions)
+        each = vmap(lambda *some: jvp(moving, points, some, has_aux=has_aux), randomness="same")
+        with _dual_numbers:
+            ys, dys, *aux = each(*directions)
         return (tuple(y[0] for y in ys), dys, *(tuple(a[0] for a in group) for group in aux))
 
     def pullbacks(self, pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:
@@ -121,6 +125,11 @@ class Torch(Backend):
                 "Convert x.detach(), or under torch.no_grad(), if its values are all you want"
             )
         return array.detach().cpu().numpy()
+
+
+# The level of torch's dual numbers is one variable for all threads (torch 2.13):
+# of two that push forward at once one raises, or both go wrong in silence.
+_dual_numbers = threading.RLock()
 
 
 # Entries of all rows together below which batched rows are faster than a loop,
