@@ -8,6 +8,7 @@ from polyad.nested import nested_switching
 from polyad.operators import (
     batched_jacobian,
     check_gradients,
+    explain,
     gradient,
     jacobian,
     jvp,
@@ -32,6 +33,7 @@ __all__ = [
     "compose",
     "convert",
     "errors",
+    "explain",
     "gradient",
     "jacobian",
     "jvp",

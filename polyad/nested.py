@@ -60,8 +60,10 @@ def _known(name: str, where: str) -> str:
 def strategy(backend: Backend) -> tuple[str, str]:
     """(the strategy that the policy of this place means for a backend, why)."""
     asked = policy()
+    if "reverse" not in backend.modes:
+        return "taped", "a forward pass keeps its directions and no graph"
     if asked == "auto":
-        return backend.preferred_strategy(), "measured for this backend (docs/nested.md)"
+        return backend.preferred_strategy()
     if asked == "off":
         return "taped", "switching is off"
     if asked in backend.strategies:

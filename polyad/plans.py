@@ -4,6 +4,7 @@ One rule for all backends: a pass that the framework has itself, the cheaper
 one by the number of sweeps it needs.
 """
 
+import sys
 import warnings
 from dataclasses import dataclass
 
@@ -45,8 +46,16 @@ def _say_once(name: str, columns: int) -> None:
         f"a gradient of {columns} entries takes as many directions on {name}, which has forward mode only. "
         f"One sweep is enough with backend='autograd', or with arrays of JAX or torch",
         PolyadWarning,
-        stacklevel=6,
+        stacklevel=_levels_up(),
     )
+
+
+def _levels_up() -> int:
+    """The stacklevel of the caller that is not of polyad."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("polyad."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def choose(backend: Backend, mode: str, columns: int, rows: int | None) -> Plan:
@@ -66,5 +75,9 @@ def choose(backend: Backend, mode: str, columns: int, rows: int | None) -> Plan:
             _say_once(backend.name, columns)
         return Plan(only, sweeps[only], f"the only pass that {backend.name} has")
     if rows is None or rows <= ROWS_PER_COLUMN * columns:
-        return Plan("reverse", sweeps["reverse"], f"{sweeps['reverse']} rows against {columns} columns")
-    return Plan("forward", columns, f"{columns} columns against {rows} rows")
+        return Plan("reverse", sweeps["reverse"], f"{_many(rows or 1, 'row')} against {_many(columns, 'column')}")
+    return Plan("forward", columns, f"{_many(columns, 'column')} against {_many(rows, 'row')}")
+
+
+def _many(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n != 1)}"

@@ -34,10 +34,13 @@ from polyad.backends.base import (
     zeros_for_none,
 )
 from polyad.errors import ImpureFunctionError, PolyadError, UnsupportedError
+from polyad.steps import explained
 
 __all__ = ["InputsOnly", "recompute"]
 
 Some = Sequence[Array | None]
+
+HIDDEN = "taped", "f captures something that cannot be seen from outside, or runs inside another transformation"
 
 
 def recompute(
@@ -50,6 +53,7 @@ def recompute(
         return own
     found = backend.aside(sweep, f, xs, captured, beside)
     if found is None:
+        explained(*HIDDEN)
         return sweep(f, *args)
     zs, more, closed = found
     places = [i for i, z in enumerate(zs) if is_floating(z)]
@@ -91,6 +95,7 @@ class InputsOnly:
 
         found = self.backend.aside(sweep, f, xs, self.captured)
         if found is None:
+            explained(*HIDDEN)
             return primitive(f, xs)
         zs, more, closed = found
         first, m, *aux = made
@@ -124,6 +129,7 @@ class InputsOnly:
 
         found = self.backend.aside(sweep, f, xs, self.captured, directions)
         if found is None:
+            explained(*HIDDEN)
             return primitive(f, xs, dxs)
         zs, more, closed = found
         m, *aux = made

@@ -195,9 +195,9 @@ class Backend(ABC):
         """f(*xs), of which the pass around keeps the inputs alone; None where the framework has no such thing."""
         return None
 
-    def preferred_strategy(self) -> str:
-        """The strategy of `nested_switching("auto")` at this place."""
-        return "taped"
+    def preferred_strategy(self) -> tuple[str, str]:
+        """(the strategy of `nested_switching("auto")` at this place, why)."""
+        return "taped", "the only one that was measured for it"
 
     def forward_is_right(self, pull: Pull) -> bool:
         """Whether forward mode, differentiated again, is right for the f of this pullback."""

@@ -13,7 +13,6 @@ from polyad.errors import ArgumentError, ModeError, RowsMixError
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.passes import EPSILON, Passes, in_some_mode, nested
-from polyad.plans import choose
 
 __all__ = ["batched_jacobian"]
 
@@ -50,13 +49,13 @@ def _sweep(mode: str, passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
     call = passes.call
     batch, inner = x.shape[0], math.prod(x.shape[1:])
     rows = passes.output_rows((x,))
-    plan = choose(call.backend, mode, inner, None if rows is None else rows // max(batch, 1))
+    plan = passes.choose(mode, inner, None if rows is None else rows // max(batch, 1))
     if plan.mode == "finite_difference":
         raise ModeError("batched_jacobian: mode='finite_difference' has no batched form; use jacobian, or mode='auto'")
     if plan.mode == "reverse":
         ys, pull, aux = passes.pullback((x,))
         y = _one_output(call, ys, batch)
-        better = choose(call.backend, mode, inner, math.prod(y.shape[1:])).mode
+        better = passes.choose(mode, inner, math.prod(y.shape[1:])).mode
         if better == "reverse" or not passes.backend.forward_is_right(pull):
             return (_by_rows(passes, pull, x, y),), aux
     return _by_columns(passes, x)

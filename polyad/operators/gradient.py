@@ -9,7 +9,6 @@ from polyad.errors import NotScalarError
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.passes import Passes, evaluating, nested
-from polyad.plans import choose
 
 __all__ = ["gradient", "value_and_gradient"]
 
@@ -66,10 +65,10 @@ def _gradient(
     operator: str, f: Any, args: Any, argnums: Any, has_aux: bool, backend: Any, mode: str, kwargs: Any
 ) -> tuple[Any, Any, tuple[Any, ...]]:
     call = Call(operator, f, args, argnums, backend, has_aux, kwargs)
-    plan = choose(call.backend, mode, columns=call.columns, rows=1)
     call.check_outputs = _one_number
 
     def sweep(passes: Passes, *xs: Any) -> tuple[Arrays, ...]:
+        plan = passes.choose(mode, columns=call.columns, rows=1)
         if plan.mode == "reverse" or not xs:
             ys, pull, aux = passes.pullback(xs)
             return ys, pull((xp.ones_like(ys[0]),)), aux

@@ -9,7 +9,6 @@ from polyad.backends.base import Arrays, Backend, basis, chunks
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.passes import Passes, evaluating, in_some_mode, nested
-from polyad.plans import choose
 
 __all__ = ["jacobian", "value_and_jacobian"]
 
@@ -72,10 +71,10 @@ def _jacobian(
 def _sweep(mode: str, passes: Passes, *xs: Any) -> tuple[Arrays, Arrays, Arrays]:
     """(ys, blocks, aux): the block of each y and each x, row by row, of shape (*y.shape, *x.shape)."""
     call = passes.call
-    plan = choose(call.backend, mode, call.columns, passes.output_rows(xs))
+    plan = passes.choose(mode, call.columns, passes.output_rows(xs))
     if plan.mode == "reverse" or not xs:
         ys, pull, aux = passes.pullback(xs)
-        plan = choose(call.backend, mode, call.columns, sum(math.prod(y.shape) for y in ys))
+        plan = passes.choose(mode, call.columns, sum(math.prod(y.shape) for y in ys))
         if plan.mode == "reverse" or not xs or not passes.backend.forward_is_right(pull):
             return ys, tuple(block for i in range(len(ys)) for block in _rows(passes.backend, xs, ys, pull, i)), aux
         del pull  # its tape is not needed: the columns are fewer

@@ -10,10 +10,12 @@ from polyad.arrays import dtype_name, xp
 from polyad.backends.base import Arrays, basis, no_rows, with_aux
 from polyad.captures import captured_arrays
 from polyad.errors import PolyadError, UnsupportedError
-from polyad.nested import run, switched
+from polyad.nested import run, strategy, switched
 from polyad.operators.call import Call
+from polyad.plans import Plan, choose
+from polyad.steps import step
 
-__all__ = ["Passes", "differences", "evaluating", "in_some_mode", "nested", "switched_passes"]
+__all__ = ["Passes", "differences", "evaluating", "in_some_mode", "nested", "pulled"]
 
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
@@ -23,6 +25,12 @@ class Passes:
 
     def __init__(self, call: Call, backend: Any, f: Callable[..., Any]) -> None:
         self.call, self.backend, self.f = call, backend, f
+        self.plan: Plan | None = None
+
+    def choose(self, mode: str, columns: int, rows: int | None) -> Plan:
+        """The plan for so many columns and rows, which `explain` shows."""
+        self.plan = choose(self.call.backend, mode, columns, rows)
+        return self.plan
 
     def evaluate(self, xs: Arrays) -> tuple[Arrays, Arrays]:
         """(ys, aux); aux is empty without has_aux."""
@@ -62,16 +70,26 @@ class Passes:
 
 def nested(call: Call, sweep: Callable[..., tuple[Arrays, ...]], beside: Arrays = ()) -> tuple[Arrays, ...]:
     """sweep(passes, *xs, *beside) of the call, keeping what the switching rule says."""
+    made: list[Passes] = []
 
     def on(backend: Any, f: Callable[..., Any], *args: Any) -> tuple[Arrays, ...]:
-        return sweep(Passes(call, backend, f), *args)
+        made.append(Passes(call, backend, f))
+        return sweep(made[-1], *args)
 
-    return run(call.backend, on, call.flat, call.xs, _captured(call), beside)
+    with step(call.operator, call.backend.name, *strategy(call.backend)) as this:
+        groups = run(call.backend, on, call.flat, call.xs, _captured(call), beside)
+        this.plan = made[0].plan
+    return groups
 
 
-def switched_passes(call: Call) -> Passes:
-    """The passes of a call for a derivative that is asked for later, keeping what the switching rule says."""
-    return Passes(call, switched(call.backend, _captured(call)), call.flat)
+def pulled(call: Call) -> tuple[Arrays, Callable[..., Arrays], Arrays]:
+    """(ys, pull, aux) of the call, where pull keeps what the switching rule says."""
+    with step(call.operator, call.backend.name, *strategy(call.backend)) as this:
+        reverse = "reverse" in call.backend.modes
+        this.plan = (
+            Plan("reverse", 1, "for each cotangent") if reverse else choose(call.backend, "auto", call.columns, 1)
+        )
+        return Passes(call, switched(call.backend, _captured(call)), call.flat).pullback(call.xs)
 
 
 def _captured(call: Call) -> Callable[[], Sequence[Any]]:

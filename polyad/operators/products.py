@@ -8,7 +8,8 @@ from polyad.arrays import dtype_name, is_floating, single_owner, xp
 from polyad.backends.base import Backend
 from polyad.errors import ArgumentError, DTypeError
 from polyad.operators.call import Call
-from polyad.operators.passes import Passes, nested, switched_passes
+from polyad.operators.passes import Passes, nested, pulled
+from polyad.plans import Plan
 
 __all__ = ["jvp", "vjp"]
 
@@ -40,6 +41,7 @@ def jvp(
     n = len(call.xs)
 
     def sweep(passes: Passes, *args: Any) -> tuple[Any, ...]:
+        passes.plan = Plan("forward", 1, "one direction")
         return passes.pushforward(args[:n], args[n:])
 
     ys, dys, aux = nested(call, sweep, dxs)
@@ -60,7 +62,7 @@ def vjp(
     if not primals:
         raise ArgumentError("vjp: no primals. Type vjp(f, x)")
     call = Call("vjp", f, primals, tuple(range(len(primals))), backend, has_aux)
-    ys, pull, aux = switched_passes(call).pullback(call.xs)
+    ys, pull, aux = pulled(call)
 
     def pull_tree(cotangent: Any) -> tuple[Any, ...]:
         cotangents = _directions(call, cotangent, ys, call.out_spec, "the cotangent")
