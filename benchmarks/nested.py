@@ -1,91 +1,270 @@
-"""Time and memory of the strategies for nested derivatives, compiled by JAX.
+"""Time and memory of the strategies for nested derivatives, on every backend that is installed.
 
-    python benchmarks/nested.py            # one thread; prints the table of docs/nested.md
+    python benchmarks/nested.py                      # one thread; prints the tables of docs/nested.md
+    python benchmarks/nested.py --backend torch --workload loop
 
-Two workloads on a tanh MLP u of 2 inputs: one gradient in the loss,
-loss = sum((du^2/dx - cos x)^2), and a scan x <- x - 0.01 du^2/dx.
+Three workloads on a tanh MLP u with 4 hidden layers; each is the gradient of a
+loss in parameters and input:
+
+gradient   loss = sum((du^2/dx - cos x)^2)
+loop       x <- x - 0.01 du^2/dx, 20 times (a scan on JAX); loss = sum(x^2)
+jacobian   J of u row by row (batched_jacobian); loss = sum(J^2)
+
+`own` is the same written by hand with the framework alone. Times are medians of
+CPU seconds in units of one forward pass of u in the same run; all candidates run
+in turn, so that a slow moment of the machine meets all of them. Memory is XLA's account
+of temporary arrays on JAX, elsewhere the growth of the process at its highest.
 """
 
 import argparse
+import ctypes
+import functools
 import os
 import statistics
+import sys
 import time
 
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 
-import jax
 import numpy as np
 
 import polyad
-from polyad import Chain, Dense, StatefulLayer, gradient, nested_switching, xp
+from polyad import Chain, Dense, StatefulLayer, batched_jacobian, gradient, nested_switching, xp
 
-POLICIES = ("off", "taped", "recompute", "auto")
+POLICIES = ("own", "off", "taped", "recompute", "forward_over_reverse", "auto")
+STEPS = 20
+#           name        batch width in out
 WORKLOADS = (
-    ("gradient in the loss", 1024, 64, 0),
-    ("gradient in the loss", 4096, 128, 0),
-    ("scan", 1024, 64, 20),
-    ("scan", 4096, 128, 20),
+    ("gradient", 1024, 64, 2, 1),
+    ("gradient", 4096, 128, 2, 1),
+    ("gradient", 16, 12, 2, 1),
+    ("loop", 1024, 64, 2, 1),
+    ("loop", 4096, 128, 2, 1),
+    ("jacobian", 1024, 64, 3, 3),
+    ("jacobian", 1024, 64, 2, 16),
+    ("jacobian", 256, 64, 32, 4),
 )
 
 
-def network(width: int) -> Chain:
-    """Four hidden layers."""
-    return Chain(Dense(2, width, "tanh"), *(Dense(width, width, "tanh") for _ in range(3)), Dense(width, 1))
+class Problem:
+    """One workload on one backend: candidates by policy, all without arguments."""
 
+    def __init__(self, backend: str, name: str, batch: int, width: int, inputs: int, outputs: int) -> None:
+        self.backend, self.name = backend, name
+        self.model = Chain(
+            Dense(inputs, width, "tanh"), *(Dense(width, width, "tanh") for _ in range(3)), Dense(width, outputs)
+        )
+        self.params, self.state = polyad.setup(0, self.model, backend=backend, dtype="float32")
+        x = np.random.Generator(np.random.Philox(0)).normal(size=(batch, inputs))
+        self.x = polyad.convert(x, backend, dtype="float32")
 
-def workload(batch: int, width: int, steps: int, policy: str):
-    """(compiled gradient of the loss, its arguments, the compiled forward pass)."""
-    model = network(width)
-    params, state = polyad.setup(0, model, backend="jax", dtype="float32")
-    x = polyad.convert(np.random.Generator(np.random.Philox(0)).normal(size=(batch, 2)), "jax", dtype="float32")
+    def u(self, params, x):
+        return self.model(x, params, self.state)[0]
 
-    def loss(params, x):
-        net = StatefulLayer(model, params, state)
+    def loss(self, params, x):
+        net = StatefulLayer(self.model, params, self.state)
 
         def slope(x):
             return gradient(lambda x: xp.sum(net(x) ** 2), x)
 
-        if not steps:
+        if self.name == "gradient":
             return xp.sum((slope(x) - xp.cos(x)) ** 2)
-        x, _ = jax.lax.scan(lambda x, _: (x - 0.01 * slope(x), None), x, None, length=steps)
-        return xp.sum(x**2)
+        if self.name == "jacobian":
+            return xp.sum(batched_jacobian(net, x) ** 2)
+        return xp.sum(self.looped(slope, x) ** 2)
 
-    with nested_switching(policy):
-        compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(params, x).compile()
-    forward = jax.jit(lambda params, x: model(x, params, state)[0]).lower(params, x).compile()
-    return compiled, (params, x), forward
+    def looped(self, slope, x):
+        if self.backend == "jax":
+            import jax
+
+            return jax.lax.scan(lambda x, _: (x - 0.01 * slope(x), None), x, None, length=STEPS)[0]
+        for _ in range(STEPS):
+            x = x - 0.01 * slope(x)
+        return x
+
+    def candidate(self, policy):
+        """A function without arguments that waits for its result."""
+        if policy == "forward":
+            return self.compiled(self.u)
+        own = OWN.get(self.backend)
+        if policy == "own":
+            return own(self) if own else None
+        return self.compiled(
+            lambda params, x: gradient(self.loss, params, x, argnums=(0, 1), backend=self.backend), policy
+        )
+
+    def compiled(self, f, policy="auto"):
+        if self.backend == "jax":
+            import jax
+
+            with nested_switching(policy):
+                run = jax.jit(f).lower(self.params, self.x).compile()
+            call = lambda: jax.block_until_ready(run(self.params, self.x))  # noqa: E731
+            call.bytes = run.memory_analysis().temp_size_in_bytes
+            return call
+
+        def call():
+            with nested_switching(policy):
+                return f(self.params, self.x)
+
+        return call
 
 
-def seconds(f, args, repeats: int) -> float:
-    """One call."""
-    start = time.perf_counter()
-    for _ in range(repeats):
-        jax.block_until_ready(f(*args))
-    return (time.perf_counter() - start) / repeats
+def own_jax(problem):
+    """jax.grad in jax.grad; jacrev or jacfwd under vmap, the better one by shape."""
+    import jax
+    import jax.numpy as jnp
+
+    u = problem.u
+
+    def slope(params, x):
+        return jax.grad(lambda x: jnp.sum(u(params, x) ** 2))(x)
+
+    def loss(params, x):
+        if problem.name == "gradient":
+            return jnp.sum((slope(params, x) - jnp.cos(x)) ** 2)
+        if problem.name == "jacobian":
+            wide = u(params, x).shape[1] > x.shape[1]
+            one = (jax.jacfwd if wide else jax.jacrev)(lambda x: u(params, x[None])[0])
+            return jnp.sum(jax.vmap(one)(x) ** 2)
+        return jnp.sum(problem.looped(functools.partial(slope, params), x) ** 2)
+
+    return problem.compiled(jax.grad(loss, argnums=(0, 1)))
+
+
+def own_torch(problem):
+    """torch.autograd.grad with create_graph; a Jacobian by a loop over rows, by vmap(jvp) where columns are fewer."""
+    import torch
+
+    leaves = polyad.trees.map(lambda p: p.clone().requires_grad_(), problem.params)
+    x = problem.x.clone().requires_grad_()
+
+    def slope(x):
+        return torch.autograd.grad((problem.u(leaves, x) ** 2).sum(), x, create_graph=True)[0]
+
+    def jacobian(x):
+        y = problem.u(leaves, x)
+        if y.shape[1] <= 2 * x.shape[1]:
+            rows = [torch.autograd.grad(y[:, i].sum(), x, create_graph=True)[0] for i in range(y.shape[1])]
+            return torch.stack(rows, dim=1)
+        units = torch.eye(x.shape[1]).reshape(-1, 1, x.shape[1]).expand(-1, *x.shape).contiguous()
+        return torch.func.vmap(
+            lambda v: torch.func.jvp(lambda x: problem.u(leaves, x), (x,), (v,))[1], randomness="same"
+        )(units)
+
+    def call():
+        if problem.name == "gradient":
+            loss = ((slope(x) - torch.cos(x)) ** 2).sum()
+        elif problem.name == "jacobian":
+            loss = (jacobian(x) ** 2).sum()
+        else:
+            loss = (problem.looped(slope, x) ** 2).sum()
+        return torch.autograd.grad(loss, [*polyad.trees.leaves(leaves), x], allow_unused=True)
+
+    return call
+
+
+def own_autograd(problem):
+    """autograd.grad in autograd.grad; a Jacobian by a loop over rows."""
+    import autograd
+    import autograd.numpy as anp
+
+    u = problem.u
+
+    def slope(params, x):
+        return autograd.grad(lambda x: anp.sum(u(params, x) ** 2))(x)
+
+    def loss(arguments):
+        params, x = arguments
+        if problem.name == "gradient":
+            return anp.sum((slope(params, x) - anp.cos(x)) ** 2)
+        if problem.name == "jacobian":
+            n = problem.model.layers[-1].outputs
+            rows = [autograd.grad(lambda x, i=i: anp.sum(u(params, x)[:, i]))(x) for i in range(n)]
+            return anp.sum(anp.stack(rows) ** 2)
+        return anp.sum(problem.looped(functools.partial(slope, params), x) ** 2)
+
+    run = autograd.grad(loss)
+    return lambda: run((problem.params, problem.x))
+
+
+OWN = {"jax": own_jax, "torch": own_torch, "autograd": own_autograd}
+
+
+def seconds(call) -> float:
+    start = time.process_time()  # of this process: other programs on the machine do not count
+    call()
+    return time.process_time() - start
+
+
+def medians(calls, rounds: int):
+    """Median seconds of each call, run in turn; the first round warms up."""
+    times = {key: [] for key in calls}
+    for _ in range(rounds + 1):
+        for key, call in calls.items():
+            times[key].append(seconds(call))
+    return {key: statistics.median(values[1:]) for key, values in times.items()}
+
+
+def megabytes(call) -> float:
+    """XLA's account, else how far the process grows above what it was: measured in a child of its own."""
+    if hasattr(call, "bytes"):
+        return call.bytes / 2**20
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with open("/proc/self/clear_refs", "w") as file:
+                file.write("5")  # the highest mark begins anew
+            ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system, so that its use shows again
+            before = _status("VmRSS")
+            call()
+            os.write(writer, str(_status("VmHWM") - before).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    return float(os.read(reader, 64)) / 1024
+
+
+def _status(key: str) -> int:
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(key))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", action="append", choices=list(OWN))
+    parser.add_argument("--workload", action="append", choices=sorted({name for name, *_ in WORKLOADS}))
     parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
-    print("| workload | batch x width | policy | time, forward passes | memory, MiB |")
-    print("| --- | --- | --- | --- | --- |")
-    for name, batch, width, steps in WORKLOADS:
-        built = {policy: workload(batch, width, steps, policy) for policy in POLICIES}
-        forward, args = built["off"][2], built["off"][1]
-        times = {policy: [] for policy in (*POLICIES, "forward")}
-        for _ in range(rounds + 1):  # in turn, so that a slow moment of the machine meets all of them
-            for policy, (f, args, _) in built.items():
-                times[policy].append(seconds(f, args, 1))
-            seconds(forward, args, 1)  # the arrays of the last one have left the cache cold
-            times["forward"].append(seconds(forward, args, 3))
-        medians = {key: statistics.median(values[1:]) for key, values in times.items()}  # the first one warms up
-        for policy, (f, _, _) in built.items():
-            memory = f.memory_analysis().temp_size_in_bytes / 2**20
-            steps_text = f"{name}, {steps} steps" if steps else name
-            ratio = medians[policy] / medians["forward"]
-            print(f"| {steps_text} | {batch} x {width} | {policy} | {ratio:.1f} | {memory:.1f} |", flush=True)
+    options = parser.parse_args()
+    installed = [info.name for info in polyad.backends() if info.installed and info.name in OWN]
+    for backend in options.backend or installed:
+        if backend == "torch":
+            import torch
+
+            torch.set_num_threads(1)
+        print(f"\n**{backend}**\n")
+        print("| workload | batch, width, in, out | " + " | ".join(POLICIES) + " | auto / best |")
+        print("| --- |" + " --- |" * (len(POLICIES) + 2))
+        for name, *shape in WORKLOADS:
+            if options.workload and name not in options.workload:
+                continue
+            problem = Problem(backend, name, *shape)
+            calls = {policy: problem.candidate(policy) for policy in (*POLICIES, "forward")}
+            print(f"{backend} {name} {shape} ...", end="\r", file=sys.stderr, flush=True)
+            times = medians(calls, options.rounds)
+            memory = {policy: megabytes(calls[policy]) for policy in POLICIES} if name == "loop" else {}
+            cells = []
+            for policy in POLICIES:
+                ratio = f"{times[policy] / times['forward']:.1f}"
+                cells.append(f"{ratio}, {memory[policy]:.0f} MiB" if memory else ratio)
+            best = min(times[policy] for policy in POLICIES if policy != "auto")
+            print(
+                f"| {name} | {', '.join(map(str, shape))} | {' | '.join(cells)} | {times['auto'] / best:.2f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
