@@ -13,14 +13,14 @@ jacobian   J of u row by row (batched_jacobian); loss = sum(J^2)
 `own` is the same written by hand with the framework alone. Times are medians of
 CPU seconds in units of one forward pass of u in the same run; all candidates run
 in turn, so that a slow moment of the machine meets all of them. Memory is XLA's account
-of temporary arrays on JAX, elsewhere the growth of the process at its highest.
+of temporary arrays on JAX, elsewhere the growth of a process at its highest.
 """
 
 import argparse
-import ctypes
 import functools
 import os
 import statistics
+import subprocess
 import sys
 import time
 
@@ -52,7 +52,7 @@ class Problem:
     """One workload on one backend: candidates by policy, all without arguments."""
 
     def __init__(self, backend: str, name: str, batch: int, width: int, inputs: int, outputs: int) -> None:
-        self.backend, self.name = backend, name
+        self.backend, self.name, self.shape = backend, name, (batch, width, inputs, outputs)
         self.model = Chain(
             Dense(inputs, width, "tanh"), *(Dense(width, width, "tanh") for _ in range(3)), Dense(width, outputs)
         )
@@ -208,24 +208,23 @@ def medians(calls, rounds: int):
     return {key: statistics.median(values[1:]) for key, values in times.items()}
 
 
-def megabytes(call) -> float:
-    """XLA's account, else how far the process grows above what it was: measured in a child of its own."""
+def megabytes(problem, policy) -> float:
+    """XLA's account; else how far a new process grows in one call above what it had before."""
+    call = problem.candidate(policy)
     if hasattr(call, "bytes"):
         return call.bytes / 2**20
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            with open("/proc/self/clear_refs", "w") as file:
-                file.write("5")  # the highest mark begins anew
-            ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system, so that its use shows again
-            before = _status("VmRSS")
-            call()
-            os.write(writer, str(_status("VmHWM") - before).encode())
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-    return float(os.read(reader, 64)) / 1024
+    command = [sys.executable, __file__, "--memory", problem.backend, policy, problem.name, *map(str, problem.shape)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def growth(backend, policy, name, *shape) -> float:
+    """MiB that this process needs for the second call: the first one loads libraries, on a few rows."""
+    batch, *rest = map(int, shape)
+    Problem(backend, name, 8, *rest).candidate(policy)()
+    call = Problem(backend, name, batch, *rest).candidate(policy)
+    before = _status("VmRSS")
+    call()
+    return (_status("VmHWM") - before) / 1024
 
 
 def _status(key: str) -> int:
@@ -238,7 +237,11 @@ def main() -> None:
     parser.add_argument("--backend", action="append", choices=list(OWN))
     parser.add_argument("--workload", action="append", choices=sorted({name for name, *_ in WORKLOADS}))
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--memory", nargs=7, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.memory:
+        print(growth(*options.memory))
+        return
     installed = [info.name for info in polyad.backends() if info.installed and info.name in OWN]
     for backend in options.backend or installed:
         if backend == "torch":
@@ -255,7 +258,7 @@ def main() -> None:
             calls = {policy: problem.candidate(policy) for policy in (*POLICIES, "forward")}
             print(f"{backend} {name} {shape} ...", end="\r", file=sys.stderr, flush=True)
             times = medians(calls, options.rounds)
-            memory = {policy: megabytes(calls[policy]) for policy in POLICIES} if name == "loop" else {}
+            memory = {policy: megabytes(problem, policy) for policy in POLICIES} if name == "loop" else {}
             cells = []
             for policy in POLICIES:
                 ratio = f"{times[policy] / times['forward']:.1f}"
