@@ -1,0 +1,54 @@
+"""laplacian: the sum of the second derivatives of a field in its coordinates."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from polyad.backends.base import Backend
+from polyad.operators.curry import curried
+from polyad.operators.field import Field, trace
+from polyad.operators.outer import outer_mode
+from polyad.operators.passes import in_some_mode
+
+__all__ = ["laplacian"]
+
+
+@curried
+def laplacian(
+    f: Callable[..., Any],
+    *args: Any,
+    argnums: int = 0,
+    has_aux: bool = False,
+    backend: str | Backend | None = None,
+    mode: str = "auto",
+    _kwargs: dict[str, Any] | None = None,
+) -> Any:
+    """Laplacian of the field f, at each point of a batch.
+
+    args     x = args[argnums], an array of shape (B, *in): a point in each row,
+             f(x) of shape (B, *out), rows independent. An x of shape (n,) or ()
+             is one point, and f(x) has any shape; a batch of points on a line
+             is (B, 1). The other arguments are constants
+    returns  the sum over all coordinates in *in of the second derivative of each
+             output: the shape of f(x); unit [f]/[x]^2. With has_aux
+             (laplacian, aux): an f that returns (u, u) gives both from one call
+    raises   RowsMixError where a row of f(x) depends on another row of x, as it
+             does after BatchNorm in training mode; NaN instead under jit, where
+             the values cannot be looked at. ArgumentError, LeafError, ModeError
+    source   Griewank & Walther (2008), ch. 13
+    """
+    field = Field("laplacian", f, args, argnums, has_aux, backend, mode, _kwargs)
+    laps, *aux = in_some_mode(field.call, mode, functools.partial(_laplacians, field))(field.x)
+    return field.result(laps, aux)
+
+
+def _laplacians(field: Field, mode: str, x: Any) -> tuple[Any, ...]:
+    """(laplacians,) or (laplacians, aux): the trace of the Jacobian of the Jacobian, row by row.
+
+    Both look for rows that mix. The inner one must: BatchNorm makes the sum of
+    its rows a constant, and a constant has independent rows.
+    """
+    outer = outer_mode(field.call.backend, 1) if mode == "auto" else mode
+    found = field.jacobian(lambda x: field.jacobian(field, x, mode), x, outer)
+    hess, *aux = found if field.call.has_aux else (found,)
+    return (trace(hess, x.ndim - 1), *aux)
