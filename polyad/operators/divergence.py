@@ -5,6 +5,7 @@ from typing import Any
 
 from polyad.backends.base import Arrays, Backend
 from polyad.errors import ArgumentError
+from polyad.operators.batched_jacobian import batched_jacobian
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.field import Field, trace
@@ -37,8 +38,8 @@ def divergence(
     """
     field = Field("divergence", f, args, argnums, has_aux, backend, mode, _kwargs)
     field.call.check_outputs = _same_shape
-    found = field.jacobian(field, field.x, mode)
-    jac, *aux = found if has_aux else (found,)
+    with field.naming_rows():
+        jac, aux = batched_jacobian(field.evaluate, field.x, has_aux=True, backend=field.call.backend, mode=mode)
     return field.result(trace(jac, field.x.ndim - 1), aux)
 
 

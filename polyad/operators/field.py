@@ -1,13 +1,13 @@
 """A field: a function of points, of one point or of a batch with a point in each row."""
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from polyad.arrays import xp
 from polyad.backends.base import Arrays, Backend
 from polyad.errors import ArgumentError, ModeError, RowsMixError
-from polyad.operators.batched_jacobian import batched_jacobian
 from polyad.operators.call import Call
 
 __all__ = ["Field", "trace"]
@@ -46,17 +46,21 @@ class Field:
         self.x = x[None] if self.point else x
         self.call.check_outputs = self._check
 
-    def __call__(self, x: Any) -> Any:
-        """(B, *in) to (B, *out); with has_aux (y, aux)."""
-        out = self.call.flat(x[0] if self.point else x)
-        (y,), *aux = out if self.call.has_aux else (out,)
-        y = y[None] if self.point else y
-        return (y, *aux) if self.call.has_aux else y
+    def flat(self, x: Any) -> Any:
+        """(B, *in) to the tuple of one (B, *out); with has_aux ((y,), aux)."""
+        y, aux = self.evaluate(x)
+        return ((y,), aux) if self.call.has_aux else (y,)
 
-    def jacobian(self, f: Callable[[Any], Any], x: Any, mode: str) -> Any:
-        """batched_jacobian of this field or of a derivative of it, with aux as f has it."""
+    def evaluate(self, x: Any) -> tuple[Any, Arrays]:
+        """(y, aux); aux is empty without has_aux."""
+        (y,), aux = self.call.evaluate((x[0] if self.point else x,))
+        return (y[None] if self.point else y), aux
+
+    @contextlib.contextmanager
+    def naming_rows(self) -> Iterator[None]:
+        """A RowsMixError from within, as one of this operator."""
         try:
-            return batched_jacobian(f, x, has_aux=self.call.has_aux, backend=self.call.backend, mode=mode)
+            yield
         except RowsMixError:
             raise RowsMixError(
                 f"{self.call.operator}: rows of f(x) depend on other rows of x, so there is no derivative of a row in "
@@ -64,10 +68,10 @@ class Field:
                 f"Otherwise ask for hessian(f, x) or jacobian(f, x), which hold every row"
             ) from None
 
-    def result(self, y: Any, aux: Sequence[Arrays]) -> Any:
+    def result(self, y: Any, aux: Arrays) -> Any:
         """What the operator returns for the rows y."""
         y = y[0] if self.point else y
-        return (y, *map(self.call.aux, aux)) if self.call.has_aux else y
+        return (y, self.call.aux(aux)) if self.call.has_aux else y
 
     def _check(self, call: Call, ys: Arrays) -> None:
         x, shapes = call.xs[0], [tuple(y.shape) for y in ys]

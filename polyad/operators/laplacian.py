@@ -1,13 +1,13 @@
 """laplacian: the sum of the second derivatives of a field in its coordinates."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
-from polyad.backends.base import Backend
+from polyad.backends.base import Arrays, Backend
+from polyad.nested import run
 from polyad.operators.curry import curried
-from polyad.operators.field import Field, trace
-from polyad.operators.outer import outer_mode
+from polyad.operators.curvature import curvatures
+from polyad.operators.field import Field
 from polyad.operators.passes import in_some_mode
 
 __all__ = ["laplacian"]
@@ -38,17 +38,11 @@ def laplacian(
     source   Griewank & Walther (2008), ch. 13
     """
     field = Field("laplacian", f, args, argnums, has_aux, backend, mode, _kwargs)
-    laps, *aux = in_some_mode(field.call, mode, functools.partial(_laplacians, field))(field.x)
+
+    def sweep(mode: str, x: Any) -> tuple[Arrays, Arrays]:
+        laps, aux = curvatures(field, mode, x)
+        return (laps,), aux
+
+    with field.naming_rows():
+        (laps,), aux = run(field.call.backend, in_some_mode(field.call, mode, sweep), (field.x,))
     return field.result(laps, aux)
-
-
-def _laplacians(field: Field, mode: str, x: Any) -> tuple[Any, ...]:
-    """(laplacians,) or (laplacians, aux): the trace of the Jacobian of the Jacobian, row by row.
-
-    Both look for rows that mix. The inner one must: BatchNorm makes the sum of
-    its rows a constant, and a constant has independent rows.
-    """
-    outer = outer_mode(field.call.backend, 1) if mode == "auto" else mode
-    found = field.jacobian(lambda x: field.jacobian(field, x, mode), x, outer)
-    hess, *aux = found if field.call.has_aux else (found,)
-    return (trace(hess, x.ndim - 1), *aux)
