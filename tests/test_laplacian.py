@@ -245,6 +245,38 @@ def test_a_module_of_torch_keeps_its_parameters():
     assert all(p.grad is not None and p.grad.abs().max() > 1e-3 for p in (module[0].weight, module[3].weight))
 
 
+def test_many_coordinates_through_a_fused_norm_of_torch_are_right():
+    torch = pytest.importorskip("torch")
+    norm = torch.nn.LayerNorm(70, dtype=torch.float64)
+    weight = torch.linspace(0.5, 2.0, 70, dtype=torch.float64)
+    x = torch.sin(torch.arange(140.0, dtype=torch.float64)).reshape(2, 70)
+
+    def written_out(x):
+        centred = x - x.mean(-1, keepdim=True)
+        return ((weight * centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + norm.eps)) ** 3).sum(-1)
+
+    hess = torch.stack([torch.func.hessian(written_out)(row) for row in x])
+    actual = laplacian(lambda x: ((weight * norm(x)) ** 3).sum(-1), x)
+    assert difference(actual, torch.einsum("bii->b", hess)) < 1e-10
+
+
+def test_more_coordinates_than_go_in_one_sweep(backend):
+    x = np.linspace(0.2, 1.4, 140).reshape(2, 70)
+    for mode in ("auto", "forward"):
+        actual = laplacian(
+            lambda x: xp.sum(xp.sin(x), axis=1) * x[:, 0], arrays(backend, x), backend=backend, mode=mode
+        )
+        assert difference(actual, -np.sin(x).sum(1) * x[:, 0] + 2 * np.cos(x[:, 0])) < 1e-12
+
+
+def test_large_batches_take_the_directions_one_by_one(backend):
+    x = GENERATOR.normal(size=(200, 3))
+    actual = laplacian(lambda x: xp.sum(xp.sin(x), axis=1, keepdims=True) ** 2, arrays(backend, x), backend=backend)
+    sine = np.sin(x).sum(1, keepdims=True)
+    expected = 2 * ((np.cos(x) ** 2).sum(1, keepdims=True) - sine**2)
+    assert difference(actual, expected) < 1e-13
+
+
 def test_errors_say_what_came(backend):
     x = arrays(backend, X)
     with polyad.use_backend(backend):

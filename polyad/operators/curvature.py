@@ -4,12 +4,13 @@ This needs nothing of f but that the framework differentiates it twice. Rows are
 independent: one direction moves all rows at once.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
 
 from polyad.arrays import stop_gradient, xp
-from polyad.backends.base import MOST_DIRECTIONS, MOST_ENTRIES, Arrays, basis, with_aux
+from polyad.backends.base import MOST_DIRECTIONS, MOST_ENTRIES, Arrays, Backend, basis, with_aux
 from polyad.operators.batched_jacobian import _checked, _probe, _units
 from polyad.operators.field import Field, trace
 from polyad.operators.outer import outer_mode
@@ -21,9 +22,9 @@ __all__ = ["curvatures"]
 def curvatures(field: Field, mode: str, x: Any) -> tuple[Any, Arrays]:
     """(sum over i of the second derivative in x[:, i], aux): the first of the shape of f(x).
 
-    A gradient and a pass around it cost a sweep for each output and coordinate,
-    two forward passes about two such sweeps for a coordinate, whatever the
-    outputs (torch and JAX, tanh MLP of 1024 x 64 x 4, 2026-11).
+    A gradient and a pass around it cost a sweep for each output and coordinate.
+    Two forward passes cost about two such sweeps for a coordinate, whatever the
+    outputs (measured on torch and JAX with a tanh MLP, 2026-11).
     """
     if not math.prod(x.shape):
         y, aux = field.evaluate(x)
@@ -42,7 +43,7 @@ def _outputs(field: Field, x: Any) -> int | None:
 
 
 def _by_gradients(field: Field, mode: str, x: Any) -> tuple[Any, Arrays]:
-    outer = outer_mode(field.call.backend, math.prod(x.shape[1:])) if mode == "auto" else mode
+    outer = _outer(field, x) if mode == "auto" else mode
     sums, grads, (y, found, *aux) = (_pushed if outer == "forward" else _pulled)(field, x)
     outputs = math.prod(y.shape[1:])
     weights = xp.reshape(_probe(field.call, y), (x.shape[0], outputs))
@@ -51,6 +52,25 @@ def _by_gradients(field: Field, mode: str, x: Any) -> tuple[Any, Arrays]:
         expected = expected + xp.reshape(weights[:, i], (x.shape[0],) + (1,) * (x.ndim - 1)) * grads[i]
     laps = xp.reshape(xp.stack(sums, axis=1)[:, :outputs], tuple(y.shape))
     return _checked(field.call, laps, expected, found), tuple(aux)
+
+
+# Gradient of a Laplacian loss on compiled JAX, tanh MLP of 64 x 4, 1024 points (one
+# CPU thread, 2026-11): directions one by one through the pullback 30 ms for 2 and
+# 210 ms for 10, batched 132 and 509 ms, batched forward 67 and 519 ms. With 16
+# points of 3 coordinates batching takes half the time.
+FEW, LARGE = 16, 1024
+
+
+def _one_by_one(x: Any) -> bool:
+    """Whether the directions are few and large enough to go without batching."""
+    n = math.prod(x.shape[1:])
+    return n <= FEW and n * math.prod(x.shape) > LARGE
+
+
+def _outer(field: Field, x: Any) -> str:
+    if _one_by_one(x):
+        return "reverse"
+    return outer_mode(field.call.backend, math.prod(x.shape[1:]), field.flat, (x,), field.call.has_aux)
 
 
 def _pushed(field: Field, x: Any) -> tuple[Arrays, Arrays, Arrays]:
@@ -68,11 +88,12 @@ def _pulled(field: Field, x: Any) -> tuple[Arrays, Arrays, Arrays]:
     """The Hessian of a row is symmetric: its pullback is its pushforward."""
     backend = field.call.backend
     grads, pull, rest = with_aux(backend.pullback, True)(lambda x: _gradients(field, x), (x,))
+    pullbacks = functools.partial(Backend.pullbacks, backend) if _one_by_one(x) else backend.pullbacks
     sums = [xp.zeros_like(xp.reshape(x, (x.shape[0], -1))[:, 0]) for _ in grads]
     for i in range(len(grads)):
         for start, stop in _steps(x):
             directions = _directions(field, x, start, stop)
-            (change,) = backend.pullbacks(pull, tuple(directions if j == i else None for j in range(len(grads))))
+            (change,) = pullbacks(pull, tuple(directions if j == i else None for j in range(len(grads))))
             sums[i] = sums[i] + _diagonal(change, start, stop)
     return tuple(sums), grads, rest
 

@@ -12,7 +12,7 @@ from polyad.nested import run
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.jacobian import jacobian
-from polyad.operators.passes import pullback
+from polyad.operators.outer import forward_is_right
 
 __all__ = ["derivative"]
 
@@ -69,10 +69,7 @@ def _derivatives(call: Call, order: int, xs: Arrays) -> tuple[Arrays, ...]:
 
 def _pass(call: Call, order: int, xs: Arrays) -> Callable[[Call, Function], Function]:
     """Forward, unless f has an operation for which a second pass around a forward one is wrong."""
-    if order < 2 or type(call.backend).forward_is_right is Backend.forward_is_right:
-        return _forward
-    _, pull, _ = pullback(call, xs)
-    if call.backend.forward_is_right(pull):
+    if order < 2 or forward_is_right(call.backend, call.flat, xs, call.has_aux):
         return _forward
     if order > 2:
         raise UnsupportedError(

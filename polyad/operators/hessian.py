@@ -9,7 +9,7 @@ from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.jacobian import jacobian
 from polyad.operators.outer import outer_mode
-from polyad.operators.passes import in_some_mode, pullback
+from polyad.operators.passes import in_some_mode
 
 __all__ = ["hessian"]
 
@@ -50,13 +50,6 @@ def _blocks(call: Call, mode: str, *xs: Any) -> tuple[Any, ...]:
     def first(xs: Arrays) -> Any:
         return jacobian(lambda xs: call.flat(*xs), xs, mode=mode, **options)
 
-    blocks = jacobian(first, xs, mode=_outer(call, xs) if mode == "auto" else mode, **options)
+    outer = outer_mode(call.backend, call.columns, call.flat, xs, call.has_aux) if mode == "auto" else mode
+    blocks = jacobian(first, xs, mode=outer, **options)
     return blocks if call.has_aux else (blocks,)
-
-
-def _outer(call: Call, xs: Arrays) -> str:
-    mode = outer_mode(call.backend, call.columns)
-    if mode == "forward" and type(call.backend).forward_is_right is not Backend.forward_is_right:
-        _, pull, _ = pullback(call, xs)  # one sweep, next to the many that are to come
-        return mode if call.backend.forward_is_right(pull) else "auto"
-    return mode
