@@ -158,6 +158,31 @@ def test_perturbations_are_not_confused(backend, inner, outer):
     assert host(actual)[0] == 8.0
 
 
+def test_of_itself_it_is_the_biharmonic_operator_and_it_is_the_divergence_of_the_gradient(backend):
+    x = arrays(backend, X[:, :2])
+    wave = np.sin(X[:, 0]) * np.exp(0.5 * X[:, 1])  # an eigenfunction: -1 + 0.25
+
+    def u(x):
+        return xp.sin(x[:, 0]) * xp.exp(0.5 * x[:, 1])
+
+    with polyad.use_backend(backend):
+        assert difference(laplacian(laplacian(u), x), 0.75**2 * wave) < 1e-12
+        assert difference(polyad.divergence(gradient(lambda x: xp.sum(u(x))), x), -0.75 * wave) < 1e-13
+
+
+def test_a_net_keeps_its_state(backend):
+    model = Chain(Dense(2, 4, "tanh"), BatchNorm(4), Dense(4, 1))
+    params, state = setup(0, model, backend=backend, dtype="float64")
+    net = polyad.StatefulLayer(model, params, state)
+    x = arrays(backend, X[:, :2])
+    with polyad.use_backend(backend):
+        hessian(net, x)
+        polyad.hvp(lambda x: xp.sum(net(x) ** 2), (x,), (x,))
+        with pytest.raises(polyad.errors.RowsMixError):
+            laplacian(net, x)
+    assert net.state is state
+
+
 def pinn_loss(params, x, state):
     """Residual of Laplace u + u^2 = f."""
     net = polyad.StatefulLayer(MODEL, params, state)

@@ -68,10 +68,11 @@ def _derivatives(call: Call, order: int, xs: Arrays) -> tuple[Arrays, ...]:
 
 
 def _pass(call: Call, order: int, xs: Arrays) -> Callable[[Call, Function], Function]:
-    """Forward, unless f has an operation for which a second pass around a forward one is wrong."""
-    if order < 2 or forward_is_right(call.backend, call.flat, xs, call.has_aux):
+    """Forward, unless f may have an operation for which a pass around a forward one is wrong."""
+    right = order == 0 or forward_is_right(call.backend, call.flat, xs, call.has_aux)
+    if right:
         return _forward
-    if order > 2:
+    if right is False and order > 2:
         raise UnsupportedError(
             f"derivative: f has a fused operation (a norm layer) of which {call.backend.name} has wrong derivatives "
             f"of order {order}. Write it in single operations, as polyad.BatchNorm does"

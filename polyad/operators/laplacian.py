@@ -29,6 +29,9 @@ def laplacian(
              f(x) of shape (B, *out), rows independent. An x of shape (n,) or ()
              is one point, and f(x) has any shape; a batch of points on a line
              is (B, 1). The other arguments are constants
+    mode     "reverse": gradients and a pass around them, a sweep for each output
+             and coordinate. "forward": two forward passes, whatever the outputs;
+             on torch, where "auto" is reverse, faster from 4 outputs on
     returns  the sum over all coordinates in *in of the second derivative of each
              output: the shape of f(x); unit [f]/[x]^2. With has_aux
              (laplacian, aux): an f that returns (u, u) gives both from one call

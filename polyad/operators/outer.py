@@ -26,10 +26,15 @@ def outer_mode(backend: Backend, columns: int, f: Function, xs: Arrays, has_aux:
     return "forward" if pays and forward_is_right(backend, f, xs, has_aux) else "auto"
 
 
-def forward_is_right(backend: Backend, f: Function, xs: Arrays, has_aux: bool) -> bool:
-    """Whether a forward pass may go around or inside of another derivative of f; may record f once to see it."""
+def forward_is_right(backend: Backend, f: Function, xs: Arrays, has_aux: bool) -> bool | None:
+    """Whether a forward pass of f, differentiated again, is right; may record f once to see it.
+
+    None inside of a transformation of the framework, where what f records cannot be looked at.
+    """
     if type(backend).forward_is_right is Backend.forward_is_right or not xs:
         return True
+    if backend.scope():
+        return None
     return backend.forward_is_right(with_aux(backend.pullback, has_aux)(f, xs)[1])
 
 
