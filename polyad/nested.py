@@ -17,6 +17,7 @@ from typing import Any
 
 from polyad.backends.base import Arrays, Backend, Captured, Function
 from polyad.errors import ArgumentError
+from polyad.steps import explained
 from polyad.strategies import InputsOnly, recompute
 
 Sweep = Callable[..., tuple[Arrays, ...]]
@@ -72,13 +73,24 @@ def strategy(backend: Backend) -> tuple[str, str]:
 
 
 def run(
-    backend: Backend, sweep: Sweep, f: Function, xs: Arrays, captured: Captured, beside: Arrays = ()
+    backend: Backend,
+    sweep: Sweep,
+    f: Function,
+    xs: Arrays,
+    captured: Captured,
+    beside: Arrays = (),
+    first_order: bool = True,
 ) -> tuple[Arrays, ...]:
     """sweep(backend, f, *xs, *beside), a tuple of tuples of arrays, under the strategy of this place.
 
-    captured  gives the arrays that can be found in f without running it
+    captured     gives the arrays that can be found in f without running it
+    first_order  whether the passes of the sweep stand side by side; those that
+                 stand inside each other are recomputed, not dual
     """
     name = strategy(backend)[0] if xs else "taped"
+    if name == "forward_over_reverse" and not first_order:
+        name = "recompute"
+        explained(name, "the rule of a dual sweep is one for first derivatives")
     if name == "taped":
         return sweep(backend, f, *xs, *beside)
     if name == "forward_over_reverse":

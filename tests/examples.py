@@ -34,6 +34,15 @@ def arrays(backend: str, *values: Any, dtype: str = "float64") -> Any:
     return made[0] if len(made) == 1 else made
 
 
+def compiled(backend: str, f: Any) -> Any:
+    """f under jit on JAX, which is slow operation by operation; elsewhere f."""
+    if backend != "jax":
+        return f
+    import jax
+
+    return jax.jit(f)
+
+
 def host(tree: Any) -> list[np.ndarray]:
     """Leaves of a tree as ndarrays."""
     return [np.asarray(leaf.detach() if hasattr(leaf, "detach") else leaf) for leaf in trees.leaves(tree)]

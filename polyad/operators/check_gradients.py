@@ -1,12 +1,13 @@
 """check_gradients: a derivative against finite differences."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from polyad import trees
 from polyad.arrays import dtype_name, is_floating, stop_gradient, xp
 from polyad.backends.base import Backend
-from polyad.errors import DTypeError, GradientCheckError
+from polyad.errors import ArgumentError, DTypeError, GradientCheckError
 from polyad.operators.call import Call
 from polyad.operators.jacobian import jacobian
 from polyad.operators.passes import EPSILON
@@ -21,12 +22,14 @@ def check_gradients(
     backend: str | Backend | None = None,
     mode: str = "auto",
     rtol: float | None = None,
+    order: int = 1,
 ) -> float:
     """Compare the Jacobian of f with central differences, entry by entry.
 
     argnums  None: every argument that has floating leaves only
     rtol     largest difference allowed, relative to the largest entry of the
              leaf; None: 1e-6 in float64, 2e-2 in float32
+    order    2: also the Jacobian of that Jacobian, and so on
     returns  the largest relative difference that was found
     raises   GradientCheckError that names the worst leaf; a gradient too small
              for finite differences to see is an error too, not a pass
@@ -35,6 +38,17 @@ def check_gradients(
     argnums = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     if not argnums:
         raise DTypeError("check_gradients: no argument has floating leaves alone; make one floating, or give argnums")
+    if isinstance(order, bool) or not isinstance(order, int) or order < 1:
+        raise ArgumentError(f"check_gradients: order={order!r}; it is a whole number, 1 or more")
+    worst = 0.0
+    for _ in range(order):
+        worst = max(worst, _check(f, args, argnums, backend, mode, rtol))
+        derivative = jacobian(f, argnums=argnums, backend=backend, mode=mode)
+        f = functools.wraps(f, updated=())(derivative)  # so that errors name the arguments of f
+    return worst
+
+
+def _check(f: Any, args: Any, argnums: tuple[int, ...], backend: Any, mode: str, rtol: float | None) -> float:
     options: dict[str, Any] = {"argnums": argnums, "backend": backend}
     actual = trees.leaves(jacobian(f, *args, mode=mode, **options))
     expected = trees.leaves(jacobian(f, *args, mode="finite_difference", **options))

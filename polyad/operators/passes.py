@@ -68,8 +68,13 @@ class Passes:
         return None if shapes is None else sum(math.prod(shape) for shape in shapes)
 
 
-def nested(call: Call, sweep: Callable[..., tuple[Arrays, ...]], beside: Arrays = ()) -> tuple[Arrays, ...]:
-    """sweep(passes, *xs, *beside) of the call, keeping what the switching rule says."""
+def nested(
+    call: Call, sweep: Callable[..., tuple[Arrays, ...]], beside: Arrays = (), first_order: bool = True
+) -> tuple[Arrays, ...]:
+    """sweep(passes, *xs, *beside) of the call, keeping what the switching rule says.
+
+    first_order  whether its passes stand side by side, not inside each other
+    """
     made: list[Passes] = []
 
     def on(backend: Any, f: Callable[..., Any], *args: Any) -> tuple[Arrays, ...]:
@@ -77,7 +82,7 @@ def nested(call: Call, sweep: Callable[..., tuple[Arrays, ...]], beside: Arrays 
         return sweep(made[-1], *args)
 
     with step(call.operator, call.backend.name, *strategy(call.backend)) as this:
-        groups = run(call.backend, on, call.flat, call.xs, _captured(call), beside)
+        groups = run(call.backend, on, call.flat, call.xs, _captured(call), beside, first_order)
         this.plan = made[0].plan
     return groups
 

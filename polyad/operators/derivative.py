@@ -1,0 +1,99 @@
+"""derivative: of any order, in one number."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from polyad.arrays import xp
+from polyad.backends.base import Arrays, Backend, Function, with_aux
+from polyad.errors import ArgumentError, UnsupportedError
+from polyad.operators.call import Call
+from polyad.operators.curry import curried
+from polyad.operators.jacobian import jacobian
+from polyad.operators.outer import forward_is_right
+from polyad.operators.passes import Passes, nested
+from polyad.plans import Plan
+
+__all__ = ["derivative"]
+
+
+@curried
+def derivative(
+    f: Callable[..., Any],
+    x: Any,
+    order: int = 1,
+    *,
+    has_aux: bool = False,
+    backend: str | Backend | None = None,
+    _kwargs: dict[str, Any] | None = None,
+) -> Any:
+    """The derivative of f in the number x, of any order.
+
+    x        a floating array of shape () or a Python float; without it, a
+             function of x is returned
+    order    0 is f itself
+    returns  the tree of f(x), leaf by leaf of its shape; unit [f]/[x]^order. With
+             has_aux (derivative, aux)
+    raises   ArgumentError for an order that is no whole number from 0 on, and
+             for an x that is no single number; LeafError, BackendError
+    source   Griewank & Walther (2008), ch. 13
+    """
+    call = Call("derivative", f, (x,), 0, backend, has_aux, _kwargs)
+    _check(call, order)
+    dys, *aux = nested(call, lambda passes, *xs: _derivatives(passes, order, xs), first_order=False)
+    return (call.outputs(dys), *map(call.aux, aux)) if has_aux else call.outputs(dys)
+
+
+def _check(call: Call, order: Any) -> None:
+    if isinstance(order, bool) or not isinstance(order, int | np.integer) or order < 0:
+        raise ArgumentError(
+            f"derivative: order={order!r}; it is a whole number, 0 or more. Other arguments of f are passed "
+            f"by a function of one: derivative(lambda x: f(x, y), x, order=2)"
+        )
+    if len(call.xs) != 1 or call.xs[0].shape != ():
+        shapes = ", ".join(str(tuple(x.shape)) for x in call.xs) or "nothing"
+        raise ArgumentError(
+            f"derivative: x is {shapes}; it must be one number, of shape (). For a derivative in each entry ask for "
+            f"jacobian(f, x), for one in each row of a batch for batched_jacobian(f, x)"
+        )
+
+
+def _derivatives(passes: Passes, order: int, xs: Arrays) -> tuple[Arrays, ...]:
+    """(dys,) or (dys, aux): one pass around the other, 2^order times the cost of f."""
+    f, once_more = passes.f, _pass(passes, order, xs)
+    for _ in range(order):
+        f = once_more(passes.call, f)
+    out = f(*xs)
+    return out if passes.call.has_aux else (out,)
+
+
+def _pass(passes: Passes, order: int, xs: Arrays) -> Callable[[Call, Function], Function]:
+    """Forward, unless f may have an operation for which a pass around a forward one is wrong."""
+    call = passes.call
+    right = order == 0 or forward_is_right(call.backend, passes.f, xs, call.has_aux)
+    passes.plan = Plan("forward" if right else "reverse", 2**order - 1, "one pass around the other")
+    if right:
+        return _forward
+    if right is False and order > 2:
+        raise UnsupportedError(
+            f"derivative: f has a fused operation (a norm layer) of which {call.backend.name} has wrong derivatives "
+            f"of order {order}. Write it in single operations, as polyad.BatchNorm does"
+        )
+    return _reverse
+
+
+def _forward(call: Call, f: Function) -> Function:
+    def pushed(*xs: Any) -> Any:
+        push = with_aux(call.backend.pushforward, call.has_aux)
+        _, dys, *aux = push(f, xs, tuple(map(xp.ones_like, xs)))
+        return (dys, *aux) if call.has_aux else dys
+
+    return pushed
+
+
+def _reverse(call: Call, f: Function) -> Function:
+    def pulled(x: Any) -> Any:
+        return jacobian(f, x, has_aux=call.has_aux, backend=call.backend, mode="reverse")
+
+    return pulled

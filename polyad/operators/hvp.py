@@ -1,0 +1,88 @@
+"""hvp: the Hessian times a vector, without the Hessian."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from polyad import trees
+from polyad.backends.base import Arrays, Backend, with_aux
+from polyad.errors import ArgumentError
+from polyad.operators.call import Call
+from polyad.operators.gradient import _one_number, gradient
+from polyad.operators.outer import outer_mode
+from polyad.operators.passes import in_some_mode
+from polyad.operators.products import _directions
+
+__all__ = ["hvp"]
+
+
+def hvp(
+    f: Callable[..., Any],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    *,
+    has_aux: bool = False,
+    backend: str | Backend | None = None,
+) -> Any:
+    """The Hessian of the scalar function f at the primals, times the tangents.
+
+    primals   a tuple of pytrees of floating arrays
+    tangents  a tuple of the same trees and shapes. None in place of a tree: this
+              argument is a constant, and its place in the result is None
+    returns   the product: a tree like the primal if there is one, else a tuple
+              with a tree for each, all mixed derivatives included; unit
+              [f] [v]/[x]^2. With has_aux (product, aux). Differentiable in
+              primals, in tangents and in what f captures
+    raises    NotScalarError, ArgumentError, LeafError, BackendError
+    source    Pearlmutter (1994); Dagreou et al. (2024), "How to compute
+              Hessian-vector products?"
+    """
+    moving = _moving(primals, tangents)
+    call = Call("hvp", f, tuple(primals), moving, backend, has_aux)
+    call.check_outputs = _one_number
+    expected = trees.flatten(tuple(call.args[i] for i in moving))[1]
+    dxs = _directions(call, tuple(tangents[i] for i in moving), call.xs, expected, "tangents")
+    products, *aux = in_some_mode(call, "auto", functools.partial(_product, call, dxs))(*call.xs)
+    found = dict(zip(moving, call.inputs(products), strict=True))
+    result = tuple(found.get(i) for i in range(len(primals)))
+    tree = result[0] if len(primals) == 1 else result
+    return (tree, *map(call.aux, aux)) if has_aux else tree
+
+
+def _moving(primals: Any, tangents: Any) -> tuple[int, ...]:
+    if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
+        raise ArgumentError("hvp: primals and tangents are tuples, an entry for each argument. Type hvp(f, (x,), (v,))")
+    if len(primals) != len(tangents):
+        raise ArgumentError(f"hvp: {len(primals)} primals and {len(tangents)} tangents; there must be one for each")
+    moving = tuple(i for i, t in enumerate(tangents) if t is not None)
+    if not moving:
+        raise ArgumentError("hvp: every tangent is None; give at least one, such as ones like the primal")
+    return moving
+
+
+def _product(call: Call, dxs: Arrays, mode: str, *xs: Any) -> tuple[Arrays, ...]:
+    """(products,) or (products, aux)."""
+
+    def first(*xs: Any) -> Any:
+        return gradient(_scalar(call), xs, has_aux=call.has_aux, backend=call.backend, mode=mode)
+
+    outer = outer_mode(call.backend, 1, call.flat, xs, call.has_aux) if mode == "auto" else mode
+    if not xs:
+        grads = first(*xs)
+        return grads if call.has_aux else (grads,)
+    if outer == "forward" or "reverse" not in call.backend.modes:
+        _, products, *aux = with_aux(call.backend.pushforward, call.has_aux)(first, xs, dxs)
+        return (products, *aux)
+    # The Hessian is symmetric: its pullback is its pushforward.
+    _, pull, *aux = with_aux(call.backend.pullback, call.has_aux)(first, xs)
+    return (pull(dxs), *aux)
+
+
+def _scalar(call: Call) -> Callable[..., Any]:
+    """The one number that f returns, of a tuple of leaves; with has_aux (number, aux)."""
+
+    def scalar(xs: Arrays) -> Any:
+        (y,), aux = call.evaluate(xs)
+        return (y, aux) if call.has_aux else y
+
+    return scalar

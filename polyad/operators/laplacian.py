@@ -1,0 +1,50 @@
+"""laplacian: the sum of the second derivatives of a field in its coordinates."""
+
+from collections.abc import Callable
+from typing import Any
+
+from polyad.backends.base import Arrays, Backend
+from polyad.operators.curry import curried
+from polyad.operators.curvature import curvatures
+from polyad.operators.field import Field
+from polyad.operators.passes import Passes, in_some_mode, nested
+
+__all__ = ["laplacian"]
+
+
+@curried
+def laplacian(
+    f: Callable[..., Any],
+    *args: Any,
+    argnums: int = 0,
+    has_aux: bool = False,
+    backend: str | Backend | None = None,
+    mode: str = "auto",
+    _kwargs: dict[str, Any] | None = None,
+) -> Any:
+    """Laplacian of the field f, at each point of a batch.
+
+    args     x = args[argnums], an array of shape (B, *in): a point in each row,
+             f(x) of shape (B, *out), rows independent. An x of shape (n,) or ()
+             is one point, and f(x) has any shape; a batch of points on a line
+             is (B, 1). The other arguments are constants
+    mode     "reverse": gradients and a pass around them, a sweep for each output
+             and coordinate. "forward": two forward passes, whatever the outputs;
+             on torch, where "auto" is reverse, faster from 4 outputs on
+    returns  the sum over all coordinates in *in of the second derivative of each
+             output: the shape of f(x); unit [f]/[x]^2. With has_aux
+             (laplacian, aux): an f that returns (u, u) gives both from one call
+    raises   RowsMixError where a row of f(x) depends on another row of x, as it
+             does after BatchNorm in training mode; NaN instead under jit, where
+             the values cannot be looked at. ArgumentError, LeafError, ModeError
+    source   Griewank & Walther (2008), ch. 13
+    """
+    field = Field("laplacian", f, args, argnums, has_aux, backend, mode, _kwargs)
+
+    def sweep(mode: str, passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
+        laps, aux = curvatures(field.on(passes), mode, field.batch(x))
+        return (laps,), aux
+
+    with field.naming_rows():
+        (laps,), aux = nested(field.call, in_some_mode(field.call, mode, sweep), first_order=False)
+    return field.result(laps, aux)
