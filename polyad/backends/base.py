@@ -11,6 +11,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from polyad.arrays import xp
@@ -206,6 +207,10 @@ class Backend(ABC):
     def compile(self, f: Function) -> Function:
         """f, made faster for repeated calls with the same shapes."""
         return f
+
+    def untracked(self) -> AbstractContextManager[Any]:
+        """A block in which the framework need not record for reverse mode."""
+        return nullcontext()
 
     def stop_gradient(self, array: Array) -> Array:
         """The same values; a constant to every derivative around it."""

@@ -89,6 +89,9 @@ class Torch(Backend):
     def forward_is_right(self, pull: Pull) -> bool:
         return not any(node.name() in FORWARD_WRONGLY for node in recorded(getattr(pull, "outputs", ())))
 
+    def untracked(self) -> Any:
+        return torch.no_grad()
+
     def stop_gradient(self, array: Array) -> Array:
         return array.detach()
 

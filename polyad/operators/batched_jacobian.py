@@ -5,14 +5,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from polyad.arrays import dtype_name, xp
-from polyad.backends.base import Arrays, Backend, basis
-from polyad.errors import ArgumentError, ModeError, RowsMixError
+from polyad.arrays import stop_gradient, xp
+from polyad.backends.base import Arrays, Backend
+from polyad.errors import ArgumentError, ModeError
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
-from polyad.operators.passes import EPSILON, Passes, in_some_mode, nested
+from polyad.operators.passes import Passes, in_some_mode, nested
+from polyad.operators.rows import checked, probe, units
 
 __all__ = ["batched_jacobian"]
 
@@ -80,61 +79,24 @@ def _one_output(call: Call, ys: Any, batch: int) -> Any:
 
 
 def _by_rows(passes: Passes, pull: Any, x: Any, y: Any) -> Any:
-    call, probe = passes.call, _probe(passes.call, y)
-    cotangents = xp.concat([_units(call, y), probe[None]])
-    (rows,) = passes.backend.pullbacks(pull, (cotangents,))
+    (found,) = passes.backend.pullbacks(pull, (units(passes.call, y),))
     batch, outer, inner = x.shape[0], math.prod(y.shape[1:]), math.prod(x.shape[1:])
-    jac = xp.permute_dims(xp.reshape(rows[:outer], (outer, batch, inner)), (1, 0, 2))
-    expected = xp.matrix_transpose(jac) @ xp.reshape(probe, (y.shape[0], outer, 1))
-    return _checked(call, xp.reshape(jac, (*y.shape, *x.shape[1:])), expected, rows[outer])
+    jac = xp.permute_dims(xp.reshape(found, (outer, batch, inner)), (1, 0, 2))
+    weights = probe(passes.call, y)
+    with passes.backend.untracked():
+        expected = xp.matrix_transpose(stop_gradient(jac)) @ xp.reshape(weights, (batch, outer, 1))
+        gap = expected - xp.reshape(stop_gradient(pull((weights,))[0]), (batch, inner, 1))
+    return checked(passes.call, xp.reshape(jac, (*y.shape, *x.shape[1:])), gap, expected)
 
 
 def _by_columns(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
-    call, inner = passes.call, math.prod(x.shape[1:])
-    probe = _probe(call, x)
-    tangents = xp.concat([_units(call, x), probe[None]])
-    ys, (dys,), aux = passes.pushforwards((x,), (tangents,))
-    y = _one_output(call, ys, x.shape[0])
-    outer = math.prod(y.shape[1:])
-    jac = xp.permute_dims(xp.reshape(dys[:inner], (inner, y.shape[0], outer)), (1, 2, 0))
-    expected = jac @ xp.reshape(probe, (x.shape[0], inner, 1))
-    return (_checked(call, xp.reshape(jac, (*y.shape, *x.shape[1:])), expected, dys[inner]),), aux
-
-
-def _units(call: Call, x: Any) -> Any:
-    """The same unit (co)tangent in every row: shape (entries of a row, *x.shape)."""
-    entries = math.prod(x.shape[1:])
-    unit = basis(call.backend, x, 0, entries, tuple(x.shape[1:]))
-    return xp.broadcast_to(xp.reshape(unit, (entries, 1, *x.shape[1:])), (entries, *x.shape))
-
-
-def _probe(call: Call, x: Any) -> Any:
-    """A different (co)tangent in every row."""
-    return call.backend.asarray(_numbers(tuple(x.shape)), dtype_name(x.dtype), call.backend.device(x))
-
-
-@functools.lru_cache(maxsize=32)
-def _numbers(shape: tuple[int, ...]) -> np.ndarray:
-    """Between 0.5 and 1.5, always the same: none is so small that another row could hide behind it."""
-    values = np.random.Generator(np.random.Philox(0)).uniform(0.5, 1.5, shape)
-    values.flags.writeable = False
-    return values
-
-
-def _checked(call: Call, jac: Any, expected: Any, found: Any) -> Any:
-    """The Jacobian, if other rows add nothing to the product with the probe."""
-    found = xp.reshape(found, tuple(expected.shape))
-    if not math.prod(found.shape) or not math.prod(jac.shape):
-        return jac
-    gap = xp.max(xp.abs(expected - found))
-    limit = EPSILON[dtype_name(jac.dtype)] ** 0.5 * xp.max(xp.abs(found))
-    raise_if = gap > limit
-    if not call.backend.concrete(raise_if):
-        return jac * xp.where(raise_if, xp.nan, xp.ones_like(gap))  # where() on jac would make its gradient NaN
-    if bool(raise_if):
-        raise RowsMixError(
-            "batched_jacobian: rows of f(x) depend on other rows of x, so one Jacobian a row does not say it all. "
-            "A BatchNorm in training mode does this (polyad.test_mode(state) stops it). "
-            "Otherwise ask for jacobian(f, x), which has shape (B, *out, B, *in)"
-        )
-    return jac
+    ys, (dys,), aux = passes.pushforwards((x,), (units(passes.call, x),))
+    y = _one_output(passes.call, ys, x.shape[0])
+    batch, outer, inner = x.shape[0], math.prod(y.shape[1:]), math.prod(x.shape[1:])
+    jac = xp.permute_dims(xp.reshape(dys, (inner, batch, outer)), (1, 2, 0))
+    weights = probe(passes.call, x)
+    with passes.backend.untracked():
+        expected = stop_gradient(jac) @ xp.reshape(weights, (batch, inner, 1))
+        _, (moved,), _ = passes.pushforward((stop_gradient(x),), (weights,))
+        gap = expected - xp.reshape(stop_gradient(moved), (batch, outer, 1))
+    return (checked(passes.call, xp.reshape(jac, (*y.shape, *x.shape[1:])), gap, expected),), aux

@@ -11,7 +11,7 @@ from typing import Any
 
 from polyad.arrays import stop_gradient, xp
 from polyad.backends.base import MOST_DIRECTIONS, MOST_ENTRIES, Arrays, Backend, basis, with_aux
-from polyad.operators.batched_jacobian import _checked, _probe, _units
+from polyad.operators.rows import checked, probe, units
 from polyad.operators.field import Field, trace
 from polyad.operators.outer import outer_mode
 
@@ -47,12 +47,12 @@ def _by_gradients(field: Field, mode: str, x: Any) -> tuple[Any, Arrays]:
     outer = _outer(field, x) if mode == "auto" else mode
     sums, grads, (y, found, *aux) = (_pushed if outer == "forward" else _pulled)(field, x)
     outputs = math.prod(y.shape[1:])
-    weights = xp.reshape(_probe(field.call, y), (x.shape[0], outputs))
+    weights = xp.reshape(probe(field.call, y), (x.shape[0], outputs))
     expected = xp.zeros_like(x)
     for i in range(outputs):
         expected = expected + xp.reshape(weights[:, i], (x.shape[0],) + (1,) * (x.ndim - 1)) * grads[i]
     laps = xp.reshape(xp.stack(sums, axis=1)[:, :outputs], tuple(y.shape))
-    return _checked(field.call, laps, expected, found), tuple(aux)
+    return checked(field.call, laps, expected - found, expected), tuple(aux)
 
 
 # Gradient of a Laplacian loss on compiled JAX, tanh MLP of 64 x 4, 1024 points (one
@@ -107,9 +107,9 @@ def _gradients(field: Field, x: Any) -> tuple[Arrays, Arrays]:
     """
     out = with_aux(field.backend.pullback, field.call.has_aux)(field.flat, (x,))
     (y,), pull = out[0], out[1]
-    units = _units(field.call, y)
-    grads = tuple(pull((units[i],))[0] for i in range(units.shape[0]))
-    found = stop_gradient(pull((_probe(field.call, y),))[0])
+    cotangents = units(field.call, y)
+    grads = tuple(pull((cotangents[i],))[0] for i in range(cotangents.shape[0]))
+    found = stop_gradient(pull((probe(field.call, y),))[0])
     return grads or (xp.zeros_like(x),), (y, found, *(out[2] if field.call.has_aux else ()))
 
 
@@ -130,16 +130,16 @@ def _by_directions(field: Field, x: Any) -> tuple[Any, Arrays]:
         dys, laps, *aux = push(once, (x,), (v,))
         return (*dys, *laps, *(aux[0] if aux else ()))
 
-    probe = _probe(call, x)
-    _, (found,), *_ = push(field.flat, (x,), (probe,))
-    weights = xp.permute_dims(xp.reshape(probe, (x.shape[0], -1)), (1, 0))
+    combination = probe(call, x)
+    _, (found,), *_ = push(field.flat, (x,), (combination,))
+    weights = xp.permute_dims(xp.reshape(combination, (x.shape[0], -1)), (1, 0))
     laps, expected = xp.zeros_like(found), xp.zeros_like(found)
     for start, stop in _steps(x):
         dys, seconds, *aux = field.backend.batch(twice)(_directions(field, x, start, stop))
         laps = laps + xp.sum(seconds, axis=0)
         weight = xp.reshape(weights[start:stop], (stop - start, x.shape[0]) + (1,) * (found.ndim - 1))
         expected = expected + xp.sum(weight * dys, axis=0)
-    return _checked(call, laps, expected, found), tuple(a[0] for a in aux)
+    return checked(call, laps, expected - found, expected), tuple(a[0] for a in aux)
 
 
 # Directions: the same unit vector in every row.

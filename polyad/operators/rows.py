@@ -1,0 +1,56 @@
+"""Whether the rows of a batch are independent, which one random combination of them tells."""
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+from polyad.arrays import dtype_name, xp
+from polyad.backends.base import basis
+from polyad.errors import RowsMixError
+from polyad.operators.call import Call
+from polyad.operators.passes import EPSILON
+
+__all__ = ["checked", "probe", "units"]
+
+
+def units(call: Call, x: Any) -> Any:
+    """The same unit (co)tangent in every row: shape (entries of a row, *x.shape)."""
+    entries = math.prod(x.shape[1:])
+    unit = basis(call.backend, x, 0, entries, tuple(x.shape[1:]))
+    return xp.broadcast_to(xp.reshape(unit, (entries, 1, *x.shape[1:])), (entries, *x.shape))
+
+
+def probe(call: Call, x: Any) -> Any:
+    """A different (co)tangent in every row."""
+    return call.backend.asarray(_numbers(tuple(x.shape)), dtype_name(x.dtype), call.backend.device(x))
+
+
+@functools.lru_cache(maxsize=32)
+def _numbers(shape: tuple[int, ...]) -> np.ndarray:
+    """Between 0.5 and 1.5, always the same: none is so small that another row could hide behind it."""
+    values = np.random.Generator(np.random.Philox(0)).uniform(0.5, 1.5, shape)
+    values.flags.writeable = False
+    return values
+
+
+def checked(call: Call, result: Any, gap: Any, expected: Any) -> Any:
+    """The result, if the gap between what rows give one by one and what was found is rounding.
+
+    raises  RowsMixError; the result is NaN where values cannot be looked at
+    """
+    if not math.prod(gap.shape) or not math.prod(result.shape):
+        return result
+    limit = EPSILON[dtype_name(result.dtype)] ** 0.5 * xp.max(xp.abs(expected - gap))
+    mixed = xp.max(xp.abs(gap)) > limit
+    if not call.backend.concrete(mixed):
+        ones = xp.ones_like(limit)
+        return result * xp.where(mixed, xp.nan, ones)  # where() on the result would make its gradient NaN
+    if bool(mixed):
+        raise RowsMixError(
+            "batched_jacobian: rows of f(x) depend on other rows of x, so one Jacobian a row does not say it all. "
+            "A BatchNorm in training mode does this (polyad.test_mode(state) stops it). "
+            "Otherwise ask for jacobian(f, x), which has shape (B, *out, B, *in)"
+        )
+    return result
