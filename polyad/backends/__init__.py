@@ -125,12 +125,12 @@ def owner(x: Any) -> Backend | None:
     """The backend that x belongs to; None for ndarrays and for what is no array."""
     kind = type(x)
     try:
-        return _owners[kind]
+        found = _owners[kind]
     except KeyError:
         found = None if is_host(x) else _find_owner(x)
         if found is not None or not _may_be_claimed_later(kind):
             _owners[kind] = found
-        return found
+    return found if found is None else found.of(x)
 
 
 # The innermost polyad call or `use_backend` block, then the process-wide default.

@@ -1,6 +1,6 @@
 """PyTorch: its tape outside of torch.func, and torch.func inside of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch.func import jvp, vjp, vmap
 
 from polyad.arrays import dtype_name
 from polyad.backends.base import Array, Arrays, Backend, Function, Pull, of_some, zeros_for_none
-from polyad.backends.torch_namespace import inside_functorch, namespace
+from polyad.backends.torch_namespace import ACTIVATIONS, inside_functorch, namespace
 from polyad.errors import DetachError, UnsupportedError
 
 __all__ = ["Torch"]
@@ -24,6 +24,10 @@ class Torch(Backend):
     @property
     def namespace(self) -> Any:
         return namespace
+
+    @property
+    def activations(self) -> Mapping[str, Function]:
+        return ACTIVATIONS
 
     def owns(self, array: Any) -> bool:
         return isinstance(array, torch.Tensor)

@@ -1,4 +1,4 @@
-"""The array object: a value and its derivative in k directions."""
+"""The array object: a value and the derivative parts of it."""
 
 from functools import cache
 from typing import Any
@@ -6,26 +6,30 @@ from typing import Any
 import numpy as np
 
 from polyad.arrays import dtype_name, xp
+from polyad.backends import owner
 from polyad.errors import DetachError, UnsupportedError
+from polyad.jets.kind import Level
 from polyad.jets.rule import apply
 
-__all__ = ["Jet", "make"]
+__all__ = ["Jet", "bottom", "make"]
 
 
 class Jet:
-    """An array with a derivative part.
+    """An array with derivative parts; kind.py says which parts a kind of jets has.
 
     primal   an array, or a jet of a lower level
-    tangent  shape (k, *primal.shape): the derivative in k directions
+    tangent  shape (k, *primal.shape): the derivative in k directions, or None
+    plain    arrays of the shape of the primal, None for zero
     """
 
-    __slots__ = ("_jet_level", "primal", "tangent")
-    __array_priority__ = 200.0  # above ndarrays (0) and autograd's boxes (100)
+    __slots__ = ("_jet_level", "plain", "primal", "tangent")
+    __array_priority__ = 2000.0  # above ndarrays (0), autograd's boxes (100) and tensors (1000)
 
-    def __init__(self, level: int, primal: Any, tangent: Any) -> None:
+    def __init__(self, level: Level, primal: Any, tangent: Any, plain: tuple[Any, ...] = ()) -> None:
         self._jet_level = level
         self.primal = primal
         self.tangent = tangent
+        self.plain = plain
 
     # What every array has.
 
@@ -42,9 +46,9 @@ class Jet:
     imag = property(lambda self: apply("zeros_like", self))
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
-        from polyad.jets.namespace import namespace  # the namespace is built on top of jets
-
-        return namespace
+        backend = owner(self)
+        assert backend is not None
+        return backend.namespace_of(self)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         from polyad.jets.numpy_names import call_ufunc
@@ -57,7 +61,8 @@ class Jet:
         return call_function(func, args, kwargs)
 
     def __repr__(self) -> str:
-        return f"Jet(level={self._jet_level}, primal={self.primal!r}, directions={self.tangent.shape[0]})"
+        kind = type(self._jet_level.kind).__name__
+        return f"Jet(level={int(self._jet_level)}, {kind}, primal={self.primal!r}); it is being differentiated"
 
     def __format__(self, spec: str) -> str:
         return format(self.primal, spec) if spec else repr(self)
@@ -237,24 +242,37 @@ for _operator, _name in _COMPARISONS.items():
     setattr(Jet, f"__{_operator}__", _binary(_name)[0])
 
 
-def make(level: int, primal: Any, tangent: Any) -> Any:
-    """A jet whose tangent has the full shape and the dtype; the primal alone without a tangent.
+def make(level: Level, primal: Any, tangent: Any, plain: tuple[Any, ...] = ()) -> Any:
+    """A jet whose parts have the full shape and the dtype; the primal alone without any.
 
     raises  UnsupportedError for complex numbers: not all rules know them
     """
-    if tangent is None:
+    if tangent is None and all(part is None for part in plain):
         return primal
     if _is_complex(primal.dtype):
         raise UnsupportedError(
-            "complex numbers made of an array that is being differentiated: the numpy backend knows real ones only. "
+            "complex numbers made of an array that is being differentiated: jets know real ones only. "
             "Write real and imaginary parts as two arrays, or choose backend='jax' or 'torch'"
         )
-    if tangent.dtype != primal.dtype:
-        tangent = xp.astype(tangent, primal.dtype)
-    shape = (tangent.shape[0], *primal.shape)
-    if tuple(tangent.shape) != shape:
-        tangent = xp.broadcast_to(tangent, shape)
-    return Jet(level, primal, tangent)
+    shape = tuple(primal.shape)
+    if tangent is not None:
+        tangent = _fitting(tangent, (tangent.shape[0], *shape), primal.dtype)
+    return Jet(level, primal, tangent, tuple(_fitting(part, shape, primal.dtype) for part in plain))
+
+
+def _fitting(part: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    if part is None:
+        return None
+    if part.dtype != dtype:
+        part = xp.astype(part, dtype)
+    return part if tuple(part.shape) == shape else xp.broadcast_to(part, shape)
+
+
+def bottom(x: Any) -> Any:
+    """The array of a framework that a jet is made of; another array itself."""
+    while isinstance(x, Jet):
+        x = x.primal
+    return x
 
 
 @cache
