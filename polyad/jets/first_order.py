@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from polyad.arrays import xp
 from polyad.jets.jet import make
 from polyad.jets.kind import Kind, Level
-from polyad.jets.rule import lift, ndim, primal, tangent
+from polyad.jets.rule import compact, lift, ndim, primal, tangent
 
 if TYPE_CHECKING:
     from polyad.jets.elementwise import Elementwise
@@ -27,7 +27,7 @@ class FirstOrder(Kind):
     def elementwise(self, level: Level, f: "Elementwise", args: tuple[Any, ...]) -> Any:
         primals = [primal(level, arg) for arg in args]
         y = f(*primals)
-        tangents = [tangent(level, arg) for arg in args]
+        tangents = [compact(level, arg) for arg in args]
         factors = [None if t is None else f.partial(i, primals, y) for i, t in enumerate(tangents)]
         return make(level, y, contracted(factors, tangents, ndim(y)))
 

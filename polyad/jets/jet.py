@@ -9,7 +9,7 @@ from polyad.arrays import dtype_name, xp
 from polyad.backends import owner
 from polyad.errors import DetachError, UnsupportedError
 from polyad.jets.kind import Level
-from polyad.jets.rule import apply
+from polyad.jets.rule import apply, lift
 
 __all__ = ["Jet", "bottom", "make"]
 
@@ -19,17 +19,24 @@ class Jet:
 
     primal   an array, or a jet of a lower level
     tangent  shape (k, *primal.shape): the derivative in k directions, or None
+    compact  the tangent as it is kept: axes along which it does not vary may have length 1
     plain    arrays of the shape of the primal, None for zero
     """
 
-    __slots__ = ("_jet_level", "plain", "primal", "tangent")
+    __slots__ = ("_jet_level", "compact", "plain", "primal")
     __array_priority__ = 2000.0  # above ndarrays (0), autograd's boxes (100) and tensors (1000)
 
     def __init__(self, level: Level, primal: Any, tangent: Any, plain: tuple[Any, ...] = ()) -> None:
         self._jet_level = level
         self.primal = primal
-        self.tangent = tangent
+        self.compact = tangent
         self.plain = plain
+
+    @property
+    def tangent(self) -> Any:
+        """Shape (k, *primal.shape), or None."""
+        t, shape = self.compact, self.shape
+        return t if t is None or tuple(t.shape[1:]) == shape else xp.broadcast_to(t, (t.shape[0], *shape))
 
     # What every array has.
 
@@ -243,7 +250,7 @@ for _operator, _name in _COMPARISONS.items():
 
 
 def make(level: Level, primal: Any, tangent: Any, plain: tuple[Any, ...] = ()) -> Any:
-    """A jet whose parts have the full shape and the dtype; the primal alone without any.
+    """A jet whose parts have the dtype of the primal; the primal alone without any part.
 
     raises  UnsupportedError for complex numbers: not all rules know them
     """
@@ -256,7 +263,7 @@ def make(level: Level, primal: Any, tangent: Any, plain: tuple[Any, ...] = ()) -
         )
     shape = tuple(primal.shape)
     if tangent is not None:
-        tangent = _fitting(tangent, (tangent.shape[0], *shape), primal.dtype)
+        tangent = lift(tangent if tangent.dtype == primal.dtype else xp.astype(tangent, primal.dtype), len(shape))
     return Jet(level, primal, tangent, tuple(_fitting(part, shape, primal.dtype) for part in plain))
 
 

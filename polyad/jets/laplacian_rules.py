@@ -22,7 +22,7 @@ from polyad.jets.first_order import (
 )
 from polyad.jets.jet import Jet, make
 from polyad.jets.kind import Kind, Level
-from polyad.jets.rule import lift, moves, ndim, plain, primal, tangent
+from polyad.jets.rule import compact, lift, moves, ndim, plain, primal, tangent
 
 if TYPE_CHECKING:
     from polyad.jets.elementwise import Elementwise
@@ -140,14 +140,14 @@ def _of_one(level: Level, f: "Elementwise", i: int, x: Any, primals: list[Any], 
     """f' and f'' of one moving argument."""
     p, n, lap = f.partial(i, primals, y), ndim(y), _laplacian(level, x)
     second = f.curvature(i, primals, y, p)
-    bent = None if second is None else second * _squares(x.tangent, n)
-    return make(level, y, contracted((p,), (x.tangent,), n), (_sum(_scaled(lap, p), bent),))
+    bent = None if second is None else second * _squares(x.compact, n)
+    return make(level, y, contracted((p,), (x.compact,), n), (_sum(_scaled(lap, p), bent),))
 
 
 def _of_several(level: Level, f: "Elementwise", args: tuple[Any, ...], primals: list[Any], y: Any) -> Any:
     """Several moving arguments: the partials are differentiated along the directions."""
     n = ndim(y)
-    tangents, laps = [tangent(level, arg) for arg in args], [_laplacian(level, arg) for arg in args]
+    tangents, laps = [compact(level, arg) for arg in args], [_laplacian(level, arg) for arg in args]
     factors = [None if t is None else f.partial(i, primals, y) for i, t in enumerate(tangents)]
     ty = contracted(factors, tangents, n)
     terms = [_scaled(lap, factor) for lap, factor in zip(laps, factors, strict=True)]
@@ -164,7 +164,7 @@ def _of_several(level: Level, f: "Elementwise", args: tuple[Any, ...], primals: 
 
 
 def _multiply(level: Level, a: Any, b: Any) -> Any:
-    pa, pb, ta, tb = primal(level, a), primal(level, b), tangent(level, a), tangent(level, b)
+    pa, pb, ta, tb = primal(level, a), primal(level, b), compact(level, a), compact(level, b)
     la, lb = _laplacian(level, a), _laplacian(level, b)
     y = pa * pb
     ty = contracted((pb, pa), (ta, tb), ndim(y))
@@ -176,7 +176,7 @@ def _multiply(level: Level, a: Any, b: Any) -> Any:
 
 def _divide(level: Level, a: Any, b: Any) -> Any:
     """From y b = a: b lap y = lap a - y lap b - 2 (directions of y) (directions of b)."""
-    pa, pb, ta, tb = primal(level, a), primal(level, b), tangent(level, a), tangent(level, b)
+    pa, pb, ta, tb = primal(level, a), primal(level, b), compact(level, a), compact(level, b)
     la, lb = _laplacian(level, a), _laplacian(level, b)
     y, inverse = pa / pb, 1 / pb
     slope = None if tb is None else -y * inverse
@@ -190,9 +190,9 @@ def _divide(level: Level, a: Any, b: Any) -> Any:
 def _tanh(level: Level, x: Any) -> Any:
     """lap y = y' (lap x - 2 y sum t²): one factor for both terms saves passes over the arrays."""
     y = xp.tanh(x.primal)
-    p, bent = 1 - y * y, (-2.0 * y) * _squares(x.tangent, ndim(y))
+    p, bent = 1 - y * y, (-2.0 * y) * _squares(x.compact, ndim(y))
     lap = _laplacian(level, x)
-    return make(level, y, x.tangent * p, (p * (bent if lap is None else lap + bent),))
+    return make(level, y, x.compact * p, (p * (bent if lap is None else lap + bent),))
 
 
 _RULES: dict[str, Callable[..., Any]] = {"divide": _divide, "multiply": _multiply, "tanh": _tanh}

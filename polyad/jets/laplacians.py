@@ -17,7 +17,8 @@ def laplacians(f: Callable[..., Any], xs: Sequence[Any], dxs: Sequence[Any], has
     """f(*xs), its derivative in k directions, and the sum of its second derivatives along them.
 
     xs       arrays of any backend; f(*xs) is a tuple of arrays
-    dxs      for each x its tangents, shape (k, *x.shape), or None for zero
+    dxs      for each x its tangents, shape (k, *x.shape), or None for zero; an axis
+             along which they do not vary, as the batch, may have length 1: less work
     returns  (ys, dys, laps) or (ys, dys, laps, aux): dys of shape (k, *y.shape),
              laps of shape y.shape: the sum over k of d²/ds² f(xs + s dxs[k]) at s = 0
     raises   UnsupportedError where f calls a function without a rule

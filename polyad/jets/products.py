@@ -7,15 +7,20 @@ from typing import Any
 
 from polyad.arrays import xp
 from polyad.errors import UnsupportedError
+from polyad.jets.jet import make
 from polyad.jets.kind import Level
-from polyad.jets.rule import register
+from polyad.jets.rule import moves, register
 
 __all__: list[str] = []
 
 
 @register("matmul", "linalg.matmul")
 def _matmul(level: Level, a: Any, b: Any) -> Any:
-    return level.kind.bilinear(level, a, b, operator.matmul, _left, _right)
+    if moves(level, b) or b.ndim != 2 or a.ndim < 2:
+        return level.kind.bilinear(level, a, b, operator.matmul, _left, _right)
+    t = a.compact if a.compact is None or a.compact.shape[-1] == a.shape[-1] else a.tangent
+    parts = tuple(None if c is None else c @ b for c in a.plain)  # a layer: linear in what moves
+    return make(level, a.primal @ b, None if t is None else _left(t, b), parts)
 
 
 def _left(t: Any, b: Any) -> Any:

@@ -17,7 +17,8 @@ def pushforwards(f: Callable[..., Any], xs: Sequence[Any], dxs: Sequence[Any], h
     """f(*xs) and its derivative in k directions at once.
 
     xs       arrays of any backend; f(*xs) is a tuple of arrays
-    dxs      for each x its tangents, shape (k, *x.shape), or None for zero
+    dxs      for each x its tangents, shape (k, *x.shape), or None for zero; an axis
+             along which they do not vary, as the batch, may have length 1: less work
     returns  (ys, dys) or (ys, dys, aux): dys of shape (k, *y.shape)
     """
     level = Level(FIRST_ORDER)

@@ -23,6 +23,7 @@ __all__ = [
     "RULES",
     "Rule",
     "apply",
+    "compact",
     "constant",
     "first_order",
     "has_jets",
@@ -134,6 +135,11 @@ def primal(level: int, x: Any) -> Any:
 def tangent(level: int, x: Any) -> Any:
     """The directions of x at this level, shape (k, *x.shape), or None."""
     return x.tangent if getattr(x, "_jet_level", None) == level else None
+
+
+def compact(level: int, x: Any) -> Any:
+    """As tangent, but axes along which it does not vary may have length 1; for rules that broadcast."""
+    return x.compact if getattr(x, "_jet_level", None) == level else None
 
 
 def plain(level: Any, x: Any) -> tuple[Any, ...]:
