@@ -6,12 +6,14 @@ from functools import cache
 from typing import Any
 
 from polyad.arrays import dtype_name, xp
-from polyad.backends.base import Array, Arrays, Backend, Function
+from polyad.backends import jet_levels
+from polyad.backends.base import Array, Arrays, Backend, Function, with_aux
 from polyad.compositions import ACTIVATIONS
 from polyad.errors import DetachError
 from polyad.jets import Jet, pushforwards
 from polyad.jets.jet import bottom
 from polyad.jets.namespace import namespace_over
+from polyad.jets.pullback import pullback
 
 __all__ = ["JetBackend", "Jets", "jets_over"]
 
@@ -63,10 +65,20 @@ class Jets(JetBackend):
     def __init__(self, over: Backend) -> None:
         self.over = self.inner = over
         self.name, self.host, self.wraps = over.name, over.host, over.wraps | {over.name}
+        if "reverse" not in over.modes:
+            self.modes = ("forward",)
 
     @property
     def namespace(self) -> Any:
         return self.inner.namespace
+
+    def pullback(self, f: Function, xs: Arrays, has_aux: bool = False) -> Any:
+        if "reverse" not in self.modes:
+            return super().pullback(f, xs, has_aux)
+        below = with_aux(self.inner.pullback, True)
+        both = f if has_aux else lambda *xs: (f(*xs), ())
+        ys, pull, aux = pullback(jet_levels(self), below, both, xs)
+        return (ys, pull, aux) if has_aux else (ys, pull)
 
     def plain(self, values: Any, dtype: str | None, device: Any) -> Array:
         return self.inner.asarray(values, dtype, device)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from polyad.arrays import xp
 from polyad.jets.jet import make
-from polyad.jets.kind import Kind, Level
+from polyad.jets.kind import Kind, Level, Parts
 from polyad.jets.rule import compact, lift, ndim, primal, tangent
 
 if TYPE_CHECKING:
@@ -47,8 +47,23 @@ class FirstOrder(Kind):
         y = xp.linalg.inv(x.primal)
         return make(level, y, -(y @ x.tangent @ y))
 
+    def pulled(self, level: Level, cotangents: Sequence[Parts], pull: Callable[..., Any]) -> list[Any]:
+        sweeps = []
+        for i in range(level.directions):
+            seeds = [part for c, dc in cotangents for part in (dc[i], _at(i, c, level.directions))]
+            sweeps.append(pull(seeds))
+        grads = []
+        for j in range(0, len(sweeps[0]), 2):
+            grads.append(make(level, sweeps[0][j + 1][0], xp.stack([sweep[j] for sweep in sweeps])))
+        return grads
+
     def derived(self, level: Level, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return rule(level, *args, **kwargs)
+
+
+def _at(i: int, c: Any, k: int) -> Any:
+    """c in direction i and zero in the others: shape (k, *c.shape)."""
+    return xp.stack([c if i == j else xp.zeros_like(c) for j in range(k)])
 
 
 def contracted(factors: Sequence[Any], tangents: Sequence[Any], n: int) -> Any:

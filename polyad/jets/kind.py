@@ -17,13 +17,15 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from polyad.jets.elementwise import Elementwise
 
-__all__ = ["Kind", "Level"]
+Parts = tuple[Any, ...]
+
+__all__ = ["Kind", "Level", "Parts"]
 
 _numbers = itertools.count(1)
 
@@ -68,6 +70,10 @@ class Kind(ABC):
         """The y of x @ y = 1."""
 
     @abstractmethod
+    def pulled(self, level: Level, cotangents: Sequence[Parts], pull: Callable[..., Any]) -> list[Any]:
+        """The jets of the gradient, from the pullback of the parts: see pullback.py."""
+
+    @abstractmethod
     def derived(self, level: Level, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What follows from a rule that knows tangents only."""
 
@@ -75,13 +81,15 @@ class Kind(ABC):
 class Level(int):
     """The number of a pushforward, above every one that is running in any thread, and its kind.
 
-    plain  how many parts of the shape of the primal its jets have
+    plain       how many parts of the shape of the primal its jets have
+    directions  how many directions their tangents have, 0 without tangents
     """
 
     kind: Kind
     plain: int
+    directions: int
 
-    def __new__(cls, kind: Kind, plain: int = 0) -> Level:
+    def __new__(cls, kind: Kind, plain: int = 0, directions: int = 0) -> Level:
         level = super().__new__(cls, next(_numbers))
-        level.kind, level.plain = kind, plain
+        level.kind, level.plain, level.directions = kind, plain, directions
         return level

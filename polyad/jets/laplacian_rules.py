@@ -9,7 +9,7 @@ variational Monte Carlo with Forward Laplacian; Dangel et al. (2025), Collapsing
 Taylor mode automatic differentiation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from polyad.arrays import xp
@@ -21,7 +21,7 @@ from polyad.jets.first_order import (
     solution_tangent,
 )
 from polyad.jets.jet import Jet, make
-from polyad.jets.kind import Kind, Level
+from polyad.jets.kind import Kind, Level, Parts
 from polyad.jets.rule import compact, lift, moves, ndim, plain, primal, tangent
 
 if TYPE_CHECKING:
@@ -80,6 +80,10 @@ class Laplacian(Kind):
         ty = -(y @ x.tangent @ y)
         bent = -2.0 * (xp.sum(ty @ x.tangent, axis=0) @ y)
         return make(level, y, ty, (bent if lap is None else bent - y @ lap @ y,))
+
+    def pulled(self, level: Level, cotangents: Sequence[Parts], pull: Callable[..., Any]) -> list[Any]:
+        found = pull([part for c, dc, lc in cotangents for part in (lc, 2.0 * dc, c)])
+        return [make(level, found[i + 2], 0.5 * found[i + 1], (found[i],)) for i in range(0, len(found), 3)]
 
     def derived(self, level: Level, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The rule, itself differentiated along the directions: of all pairs of directions the equal ones are kept."""

@@ -24,10 +24,10 @@ def laplacians(f: Callable[..., Any], xs: Sequence[Any], dxs: Sequence[Any], has
     raises   UnsupportedError where f calls a function without a rule
     source   Li et al. (2023), Forward Laplacian
     """
-    level = Level(LAPLACIAN, plain=1)
     k = directions(dxs)
+    level = Level(LAPLACIAN, plain=1, directions=k)
     jets = [x if dx is None else Jet(level, x, dx, (None,)) for x, dx in zip(xs, dxs, strict=True)]
-    ys, aux = evaluated(f, jets, has_aux)
+    ys, aux = evaluated(level, f, jets, has_aux)
     values = tuple(primal(level, y) for y in ys)
     dys = tuple(zero_tangent(k, y) if (dy := tangent(level, y)) is None else dy for y in ys)
     laps = tuple(

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from polyad.arrays import xp
+from polyad.arrays import single_owner, xp
+from polyad.backends import running_jets
 from polyad.errors import ArgumentError, DetachError
 from polyad.jets.first_order import FIRST_ORDER
 from polyad.jets.jet import Jet
@@ -21,10 +22,10 @@ def pushforwards(f: Callable[..., Any], xs: Sequence[Any], dxs: Sequence[Any], h
              along which they do not vary, as the batch, may have length 1: less work
     returns  (ys, dys) or (ys, dys, aux): dys of shape (k, *y.shape)
     """
-    level = Level(FIRST_ORDER)
     k = directions(dxs)
+    level = Level(FIRST_ORDER, directions=k)
     jets = [x if dx is None else Jet(level, x, dx) for x, dx in zip(xs, dxs, strict=True)]
-    ys, aux = evaluated(f, jets, has_aux)
+    ys, aux = evaluated(level, f, jets, has_aux)
     dys = tuple(zero_tangent(k, y) if (dy := tangent(level, y)) is None else dy for y in ys)
     rest = (tuple(primal(level, a) for a in aux),) if has_aux else ()
     return (tuple(primal(level, y) for y in ys), dys, *rest)
@@ -38,10 +39,11 @@ def directions(dxs: Sequence[Any]) -> int:
     return k
 
 
-def evaluated(f: Callable[..., Any], jets: Sequence[Any], has_aux: bool) -> tuple[Any, Any]:
+def evaluated(level: Level, f: Callable[..., Any], jets: Sequence[Any], has_aux: bool) -> tuple[Any, Any]:
     """(ys, aux) of f on jets; aux is empty without has_aux."""
     try:
-        out = f(*jets)
+        with running_jets(level, single_owner(jets)):
+            out = f(*jets)
     except ValueError as error:
         if isinstance(error.__cause__, DetachError):  # out[i] = x: NumPy hides our words behind its own
             raise error.__cause__ from None

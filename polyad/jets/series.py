@@ -33,7 +33,7 @@ def series(f: Callable[..., Any], xs: Sequence[Any], coefficients: Sequence[Any]
         raise ArgumentError("series: no coefficients; of x + v t to the order 2 they are [(v, None)]")
     level = Level(TAYLOR, plain=order)
     jets = [_jet(level, x, cs) for x, cs in zip(xs, coefficients, strict=True)]
-    ys, aux = evaluated(f, jets, has_aux)
+    ys, aux = evaluated(level, f, jets, has_aux)
     found = tuple(tuple(xp.zeros_like(primal(level, y)) if c is None else c for c in plain(level, y)) for y in ys)
     rest = (tuple(primal(level, a) for a in aux),) if has_aux else ()
     return (tuple(primal(level, y) for y in ys), found, *rest)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from polyad.arrays import xp
 from polyad.jets.first_order import FIRST_ORDER
 from polyad.jets.jet import Jet, make
-from polyad.jets.kind import Kind, Level
+from polyad.jets.kind import Kind, Level, Parts
 from polyad.jets.rule import moves, plain, primal, tangent
 
 if TYPE_CHECKING:
@@ -74,6 +74,13 @@ class Taylor(Kind):
             right = convolution(factors, y, n, operator.matmul, first=1)
             y.append(None if right is None else -(y[0] @ right))
         return make(level, y[0], None, tuple(y[1:]))
+
+    def pulled(self, level: Level, cotangents: Sequence[Parts], pull: Callable[..., Any]) -> list[Any]:
+        n = level.plain + 1
+        found = pull([part for parts in cotangents for part in reversed(parts)])
+        return [
+            make(level, found[i + n - 1], None, tuple(reversed(found[i : i + n - 1]))) for i in range(0, len(found), n)
+        ]
 
     def derived(self, level: Level, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """y' by the rule from the series x and x', both of one order less; then the integral."""
