@@ -67,6 +67,12 @@ class Jet:
 
         return call_function(func, args, kwargs)
 
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        from polyad.jets.torch_names import call_function
+
+        return call_function(func, args, kwargs or {})
+
     def __repr__(self) -> str:
         kind = type(self._jet_level.kind).__name__
         return f"Jet(level={int(self._jet_level)}, {kind}, primal={self.primal!r}); it is being differentiated"
@@ -75,6 +81,8 @@ class Jet:
         return format(self.primal, spec) if spec else repr(self)
 
     def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and _is_tensor(self) and hasattr(bottom(self), name):
+            return _of_torch(name, self)
         if name.startswith("__") or not hasattr(np.ndarray, name):
             raise AttributeError(f"a Jet has no attribute {name!r}")
         what = f"writes into it; use {_INSTEAD[name]}" if name in _INSTEAD else "has no derivative rule"
@@ -131,6 +139,8 @@ class Jet:
 
     def _method(name: str, **defaults: Any) -> Any:  # type: ignore[misc]  # noqa: N805  (used in this class body only)
         def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if _is_tensor(self):  # the same name may mean another thing: std, transpose, repeat
+                return _of_torch(name, self)(*args, **kwargs)
             return getattr(np, name)(self, *args, **{**defaults, **kwargs})
 
         method.__name__ = name
@@ -152,10 +162,14 @@ class Jet:
 
     def reshape(self, *shape: Any, order: str = "C") -> Any:
         """x.reshape(2, 3) or x.reshape((2, 3))."""
+        if _is_tensor(self):
+            return _of_torch("reshape", self)(*shape)
         return np.reshape(self, shape[0] if len(shape) == 1 else shape, order=order)  # type: ignore[call-overload]
 
     def transpose(self, *axes: Any) -> Any:
         """x.transpose(), x.transpose(1, 0) or x.transpose((1, 0))."""
+        if _is_tensor(self):
+            return _of_torch("transpose", self)(*axes)
         return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
 
     def astype(self, dtype: Any, copy: bool = True) -> Any:
@@ -185,6 +199,16 @@ class Jet:
 
     def __rdivmod__(self, other: Any) -> Any:
         return other // self, other % self
+
+
+def _is_tensor(x: Any) -> bool:
+    return hasattr(type(bottom(x)), "__torch_function__")
+
+
+def _of_torch(name: str, x: Any) -> Any:
+    from polyad.jets.torch_names import method
+
+    return method(name, x)
 
 
 _INSTEAD = {
