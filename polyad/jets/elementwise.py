@@ -30,8 +30,8 @@ __all__ = ["PARTIALS", "Elementwise"]
 
 def _share(a: Any, b: Any, y: Any) -> Any:
     """1 where a is the chosen one of two, 1/2 where they are equal."""
-    one = xp.where(a == y, 1.0, 0.0)
-    return xp.astype(xp.where(b == y, 0.5 * one, one), y.dtype)
+    one = xp.astype(a == y, y.dtype)
+    return xp.where(b == y, 0.5 * one, one)
 
 
 def _pow_base(a: Any, b: Any, y: Any) -> Any:
@@ -203,10 +203,10 @@ class Elementwise:
         if self.name == "pow" and i == 0 and isinstance(args[1], int | float):
             return _pow_second(args[0], args[1], y, p)
         level = Level(FIRST_ORDER)
-        unit = Jet(level, args[i], xp.ones_like(args[i])[None])
-        value = Jet(level, y, xp.broadcast_to(p, tuple(y.shape))[None])
+        unit = Jet(level, args[i], xp.ones_like(args[i])[None, ...])
+        value = Jet(level, y, xp.broadcast_to(p, tuple(y.shape))[None, ...])
         change = tangent(level, self.partial(i, [unit if i == j else arg for j, arg in enumerate(args)], value))
-        return None if change is None else change[0]
+        return None if change is None else change[0, ...]
 
 
 for _name in PARTIALS:

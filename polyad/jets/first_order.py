@@ -50,11 +50,11 @@ class FirstOrder(Kind):
     def pulled(self, level: Level, cotangents: Sequence[Parts], pull: Callable[..., Any]) -> list[Any]:
         sweeps = []
         for i in range(level.directions):
-            seeds = [part for c, dc in cotangents for part in (dc[i], _at(i, c, level.directions))]
+            seeds = [part for c, dc in cotangents for part in (dc[i, ...], _at(i, c, level.directions))]
             sweeps.append(pull(seeds))
         grads = []
         for j in range(0, len(sweeps[0]), 2):
-            grads.append(make(level, sweeps[0][j + 1][0], xp.stack([sweep[j] for sweep in sweeps])))
+            grads.append(make(level, sweeps[0][j + 1][0, ...], xp.stack([sweep[j] for sweep in sweeps])))
         return grads
 
     def derived(self, level: Level, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -48,7 +48,7 @@ class Laplacian(Kind):
         ta, tb, la, lb = tangent(level, a), tangent(level, b), _laplacian(level, a), _laplacian(level, b)
         lap = _sum(None if la is None else f(la, pb), None if lb is None else f(pa, lb))
         if ta is not None and tb is not None:  # one direction at a time: no product of k times the size
-            lap = _sum(lap, 2.0 * _sum(*(f(ta[i], tb[i]) for i in range(ta.shape[0]))))
+            lap = _sum(lap, 2.0 * _sum(*(f(ta[i, ...], tb[i, ...]) for i in range(ta.shape[0]))))
         return make(level, f(pa, pb), product_tangent(level, a, b, left, right), (lap,))
 
     def multilinear(self, level: Level, args: list[Any], f: Any, along: Any) -> Any:
@@ -93,7 +93,7 @@ class Laplacian(Kind):
             if not moves(level, x):
                 return x
             lap = _laplacian(level, x)
-            along = x.tangent if lap is None else xp.concat([x.tangent, lap[None]])
+            along = x.tangent if lap is None else xp.concat([x.tangent, lap[None, ...]])
             return Jet(outer, Jet(inner, x.primal, x.tangent), along)
 
         def back(y: Any) -> Any:
@@ -102,10 +102,10 @@ class Laplacian(Kind):
                 return value
             first, second = primal(inner, along), tangent(inner, along)
             k = next(x.tangent.shape[0] for x in args if moves(level, x))
-            lap = first[k] if first.shape[0] > k else None
+            lap = first[k, ...] if first.shape[0] > k else None
             if second is not None:
-                lap = _sum(lap, *(second[i, i] for i in range(k)))
-            return make(level, value, first[:k], (lap,))
+                lap = _sum(lap, *(second[i, i, ...] for i in range(k)))
+            return make(level, value, first[:k, ...], (lap,))
 
         return _each(rule(outer, *map(twice, args), **kwargs), back)
 

@@ -54,4 +54,4 @@ def evaluated(level: Level, f: Callable[..., Any], jets: Sequence[Any], has_aux:
 def zero_tangent(k: int, y: Any) -> Any:
     """Zeros of shape (k, *y.shape), of the dtype and on the device of y."""
     zero = xp.zeros_like(y)
-    return xp.broadcast_to(zero[None], (k, *zero.shape))
+    return xp.broadcast_to(zero[None, ...], (k, *zero.shape))

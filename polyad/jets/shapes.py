@@ -88,6 +88,13 @@ def _expand_dims(level: Level, x: Any, axis: int = 0) -> Any:
     )
 
 
+@register("linalg.diagonal")
+def _diagonal(level: Level, x: Any, offset: int = 0) -> Any:
+    return linear(
+        level, x, lambda v: xp.linalg.diagonal(v, offset=offset), lambda t: xp.linalg.diagonal(t, offset=offset)
+    )
+
+
 def _triangle(name: str) -> None:
     f = getattr(xp, name)
 
@@ -136,7 +143,7 @@ def _joined(level: Level, xs: Any, join: Callable[[Any], Any], join_tangents: Ca
 
 def _zero_tangent(k: int, v: Any) -> Any:
     zero = xp.zeros_like(v)
-    return xp.broadcast_to(zero[None], (k, *zero.shape))
+    return xp.broadcast_to(zero[None, ...], (k, *zero.shape))
 
 
 def _or_zero(part: Any, v: Any) -> Any:
