@@ -130,7 +130,7 @@ def test_a_jet_belongs_to_the_framework_of_its_parts(framework):
         assert owner(z).name == framework
         assert owner(z).over is polyad.backends.get(framework)
         assert convert(z, framework) is z
-        assert z.__array_namespace__().zeros(3).dtype == xp.astype(z, xp.float64).dtype
+        assert owner(z.__array_namespace__().zeros(3)) is polyad.backends.get(framework)
         assert owner(stop_gradient(z)) is polyad.backends.get(framework)
         assert xp.any(z > -100.0)
         with pytest.raises(DetachError, match="convert"):
@@ -207,7 +207,7 @@ def test_what_would_lose_a_derivative_on_torch_raises():
         "asarray": (lambda z: np.asarray(z), DetachError),
         "float": (lambda z: float(z[0, 0]), DetachError),
         "item": (lambda z: z[0, 0].item(), DetachError),
-        "": (lambda z: torch.tensor(z[0, 0]), (DetachError, TypeError)),
+        "of a 0-d tensor|being differentiated": (lambda z: torch.tensor(z[0, 0]), TypeError),
     }
     for words, (f, error) in refused.items():
         with pytest.raises(error, match=words):

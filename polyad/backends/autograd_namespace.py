@@ -58,7 +58,7 @@ _CONSTANT = (
     *("round", "searchsorted", "sign", "signbit", "trunc", "zeros_like"),
 )
 _OWN_MATRIX = ("det", "inv", "pinv")
-_PARTIALS = ("cbrt", "copysign", "fmod", "hypot", "remainder", "sinc", "tanh")
+_PARTIALS = (*("cbrt", "copysign", "fmax", "fmin", "fmod", "hypot", "logaddexp2", "remainder", "sinc", "tanh"),)
 
 
 class AutogradNamespace:

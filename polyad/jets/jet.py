@@ -280,7 +280,7 @@ def make(level: Level, primal: Any, tangent: Any, plain: tuple[Any, ...] = ()) -
     """
     if tangent is None and all(part is None for part in plain):
         return primal
-    if _is_complex(type(primal.dtype), primal.dtype):
+    if _is_complex(type(primal.dtype).__module__, primal.dtype):
         raise UnsupportedError(
             "complex numbers made of an array that is being differentiated: jets know real ones only. "
             "Write real and imaginary parts as two arrays, or choose backend='jax' or 'torch'"
@@ -307,6 +307,6 @@ def bottom(x: Any) -> Any:
 
 
 @cache
-def _is_complex(kind: type, dtype: Any) -> bool:
-    # The kind keeps dtypes of two frameworks apart, which may not like to be compared.
+def _is_complex(module: str, dtype: Any) -> bool:
+    # The module keeps dtypes of two frameworks apart, which may not like to be compared.
     return dtype_name(dtype).startswith("complex")

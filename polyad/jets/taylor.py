@@ -191,7 +191,7 @@ def _exp(level: Level, y: Any, x: Coefficients, rate: float = 1.0) -> Coefficien
 def _log(level: Level, y: Any, x: Coefficients, rate: float = 1.0) -> Coefficients:
     """x y' = rate x'."""
     found, inverse = [y], 1 / x[0]
-    slopes: Coefficients = [None, ...]  # j y_j
+    slopes: Coefficients = [None]  # j y_j
     for n in _orders(level):
         right = _minus(_times(rate * n, x[n]), convolution(slopes, x, n, first=1, last=1))
         slopes.append(None if right is None else right * inverse)
@@ -304,7 +304,7 @@ RECURRENCES: dict[str, Callable[..., Coefficients]] = {
     "log2": lambda level, y, x: _log(level, y, x, 1 / math.log(2)),
     "multiply": _multiply,
     "negative": _linear(-1.0),
-    "reciprocal": lambda level, y, x: _divide(level, y, [None, ...] * len(x), x),
+    "reciprocal": lambda level, y, x: _divide(level, y, [None] * len(x), x),
     "sigmoid": _sigmoid,
     "sin": _pair("cos", 1.0, -1.0),
     "sinh": _pair("cosh", 1.0, 1.0),

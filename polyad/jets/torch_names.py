@@ -80,7 +80,7 @@ def call_function(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     accepted = _options(answer)
     refused = [key for key in kwargs if accepted is not None and key not in accepted]
     for key in refused:
-        if kwargs[key] not in (None, False):
+        if kwargs[key] is not None and kwargs[key] is not False:
             raise UnsupportedError(
                 f"{_spelled(func, name)}(..., {key}=...) has no derivative rule for jets. Call it without {key}="
             )
