@@ -219,3 +219,22 @@ def test_what_would_lose_a_derivative_on_jax_raises():
     for f in (jax.numpy.tanh, jax.numpy.sum, jax.nn.relu, jax.numpy.asarray, jax.jit(lambda z: z)):
         with pytest.raises(TypeError, match=r"Jet|being differentiated"):
             laplacians(lambda z, f=f: (f(z),), [jax.numpy.asarray(X)], [jax.numpy.asarray(DX)])
+
+
+def captured_loss(w, x, dx):
+    """A Laplacian of a gradient, whose captured weight is differentiated from outside."""
+
+    def slope(z):
+        return gradient(lambda q: xp.sum(xp.tanh(q @ w) ** 2), z)
+
+    return xp.sum(xp.sin(laplacians(lambda z: (slope(z),), [x], [dx])[2][0]))
+
+
+def test_a_captured_weight_keeps_its_gradient_through_both():
+    torch, jax = pytest.importorskip("torch"), pytest.importorskip("jax")
+    expected = gradient(lambda w: captured_loss(w, X, DX), W, backend="numpy")
+    w = torch.tensor(W, requires_grad=True)
+    captured_loss(w, torch.from_numpy(X), torch.from_numpy(DX)).backward()
+    close(w.grad, expected)
+    close(torch.func.grad(captured_loss)(w.detach(), torch.from_numpy(X), torch.from_numpy(DX)), expected)
+    close(jax.jit(jax.grad(captured_loss))(*map(jax.numpy.asarray, (W, X, DX))), expected)
