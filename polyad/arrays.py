@@ -161,12 +161,15 @@ def _dispatch(args: Sequence[Any]) -> tuple[Any, Backend | None]:
     if found is not None:
         for x in _members(args):
             if owner(x) is found:
-                namespace = found.namespace_of(type(x))
+                namespace = found.namespace_of(x)
                 if namespace is not found.namespace:
                     return namespace, found
         return found.namespace, found
-    if any(is_host(x) for x in _members(args)):
-        return get("numpy").namespace, None
+    for x in _members(args):
+        if is_host(x):
+            return get("numpy").namespace, None
+        if hasattr(x, "__array_namespace__"):  # an array of a framework that no adapter knows speaks for itself
+            return x.__array_namespace__(), None
     return current().namespace, None
 
 
@@ -174,6 +177,18 @@ def _call(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     namespace, backend = _dispatch(args)
     if backend is None and kwargs:
         namespace, backend = _dispatch((*args, *kwargs.values()))
+    f = _found(path, namespace, backend)
+    if backend is not None and not backend.host:
+        args = tuple(_lift(arg, backend) for arg in args)
+    args = _positional_dtypes(args, namespace)
+    return f(*args, **_resolve(kwargs, namespace)) if kwargs else f(*args)
+
+
+def _found(path: str, namespace: Any, backend: Backend | None) -> Any:
+    from polyad.compositions import ACTIVATIONS  # they are written in xp
+
+    if path in ACTIVATIONS:  # names that are not the standard's mean something else in some frameworks
+        return (backend.activations if backend else {}).get(path) or ACTIVATIONS[path]
     f = namespace
     try:
         for part in path.split("."):
@@ -183,10 +198,7 @@ def _call(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             f"xp.{path} is not there for {backend.name if backend else 'this backend'}: "
             f"{getattr(namespace, '__name__', namespace)} has no {path}"
         ) from None
-    if backend is not None and not backend.host:
-        args = tuple(_lift(arg, backend) for arg in args)
-    args = _positional_dtypes(args, namespace)
-    return f(*args, **_resolve(kwargs, namespace)) if kwargs else f(*args)
+    return f
 
 
 def _lift(arg: Any, backend: Backend) -> Any:
@@ -267,6 +279,8 @@ def _convert_leaf(array: Any, target: Backend, device: Any, dtype: Any) -> Any:
     if name is not None and _kind(name) != "floating":
         raise DTypeError(f"convert: dtype={name!r} is no floating dtype; write 'float32' or 'float64'")
     source = owner(array)
+    if source is not None and source.over is target:  # a jet over its arrays stays one
+        target = source
     values = array if source is None or source is target else source.to_host(array)
     return target.asarray(values, name, device)
 

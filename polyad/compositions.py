@@ -14,7 +14,17 @@ import numpy as np
 from polyad.arrays import stop_gradient, xp
 from polyad.errors import UnsupportedError
 
-__all__ = ["COMPOSITIONS", "MATRIX_COMPOSITIONS", "QR", "SVD", "Eigh", "Slogdet", "reduced_svd"]
+__all__ = [
+    "ACTIVATIONS",
+    "COMPOSITIONS",
+    "MATRIX_COMPOSITIONS",
+    "QR",
+    "SVD",
+    "Eigh",
+    "Slogdet",
+    "identity_like",
+    "reduced_svd",
+]
 
 # The standard's results with names, for namespaces that make their own.
 Eigh = namedtuple("Eigh", "eigenvalues eigenvectors")
@@ -57,13 +67,17 @@ def flip(x: Any, /, axis: Any = None) -> Any:
 def take(x: Any, /, indices: Any, axis: int | None = None) -> Any:
     if axis is None:
         x, axis = xp.reshape(x, (-1,)), 0
-    return x[(slice(None),) * (axis % x.ndim) + (np.asarray(indices),)]
+    return x[(slice(None),) * (axis % x.ndim) + (_index(indices),)]
+
+
+def _index(indices: Any) -> Any:
+    return indices if hasattr(indices, "ndim") else np.asarray(indices)
 
 
 def take_along_axis(x: Any, /, indices: Any, axis: int = -1) -> Any:
     shape = [1 if i == axis % x.ndim else n for i, n in enumerate(x.shape)]
     grid = list(np.ogrid[tuple(slice(n) for n in shape)])
-    grid[axis] = np.asarray(indices)
+    grid[axis] = _index(indices)
     return x[tuple(grid)]
 
 
@@ -105,7 +119,7 @@ def diff(x: Any, /, n: int = 1, axis: int = -1, prepend: Any = None, append: Any
 def _edge(z: Any, x: Any, axis: int) -> Any:
     """z, or a number z as a slice of length 1 of x."""
     shape = [1 if i == axis % x.ndim else n for i, n in enumerate(x.shape)]
-    return z if getattr(z, "ndim", 0) else xp.broadcast_to(xp.asarray(z, dtype=x.dtype), shape)
+    return z if getattr(z, "ndim", 0) else xp.broadcast_to(xp.full_like(xp.sum(x), z), shape)
 
 
 def diagonal(x: Any, /, *, offset: int = 0) -> Any:
@@ -115,7 +129,7 @@ def diagonal(x: Any, /, *, offset: int = 0) -> Any:
 
 
 def sort(x: Any, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Any:
-    y = take_along_axis(x, np.argsort(stop_gradient(x), axis=axis, kind="stable"), axis=axis)
+    y = take_along_axis(x, xp.argsort(stop_gradient(x), axis=axis, stable=True), axis=axis)
     return flip(y, axis=axis) if descending else y
 
 
@@ -148,10 +162,16 @@ def kron(a: Any, b: Any, /) -> Any:
 def matrix_power(x: Any, n: int, /) -> Any:
     if n < 0:
         return matrix_power(xp.linalg.inv(x), -n)
-    y = xp.broadcast_to(np.eye(x.shape[-1], dtype=x.dtype), tuple(x.shape))
+    y = identity_like(x)
     for _ in range(n):
         y = y @ x
     return y
+
+
+def identity_like(x: Any) -> Any:
+    """Identity matrices of the shape (..., n, n), the dtype and on the device of x, whatever framework it is of."""
+    ones = xp.ones_like(stop_gradient(x))
+    return xp.tril(ones) - xp.tril(ones, k=-1)
 
 
 # Reductions.
@@ -173,7 +193,7 @@ def prod(x: Any, /, *, axis: Any = None, dtype: Any = None, keepdims: bool = Fal
         pairs = flat[..., : n // 2] * flat[..., n // 2 : n // 2 * 2]
         flat = xp.concat([pairs, flat[..., n - 1 :]], axis=-1) if n % 2 else pairs
     shape = tuple(1 if a in axes else n for a, n in enumerate(x.shape)) if keepdims else rows
-    return xp.reshape(flat, shape) if flat.shape[-1] else np.ones(shape, x.dtype)
+    return xp.reshape(flat if flat.shape[-1] else xp.sum(flat, axis=-1) + 1.0, shape)
 
 
 def cumulative_prod(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Any:
@@ -195,9 +215,8 @@ def only_axis(x: Any, axis: int | None) -> int:
 
 def with_initial(y: Any, axis: int, value: float) -> Any:
     """y with one more entry in front, along an axis."""
-    shape = list(y.shape)
-    shape[axis] = 1
-    return xp.concat([np.full(shape, value, y.dtype), y], axis=axis)
+    first = xp.sum(y, axis=axis, keepdims=True)  # whatever its values, it has the shape
+    return xp.concat([xp.full_like(stop_gradient(first), value), y], axis=axis)
 
 
 def var(x: Any, /, *, axis: Any = None, correction: float = 0.0, keepdims: bool = False) -> Any:
@@ -251,6 +270,62 @@ def reduced_svd(x: Any, full_matrices: bool) -> Any:
     return xp.linalg.svd(x, full_matrices=False)
 
 
+# Functions of deep learning, which the standard leaves to each framework.
+
+
+def logsumexp(x: Any, /, *, axis: Any = None, keepdims: bool = False) -> Any:
+    """log of the sum of exp(x), without overflow."""
+    top = stop_gradient(xp.max(x, axis=axis, keepdims=True))
+    y = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
+    return y if keepdims else xp.squeeze(y, axis=_axes(x, axis))
+
+
+def log_softmax(x: Any, /, *, axis: int = -1) -> Any:
+    """Logarithm of softmax, without overflow."""
+    shifted = x - stop_gradient(xp.max(x, axis=axis, keepdims=True))
+    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
+
+
+def softmax(x: Any, /, *, axis: int = -1) -> Any:
+    """exp(x) over its sum."""
+    e = xp.exp(x - stop_gradient(xp.max(x, axis=axis, keepdims=True)))
+    return e / xp.sum(e, axis=axis, keepdims=True)
+
+
+def sigmoid(x: Any, /) -> Any:
+    """1 / (1 + exp(-x)), through tanh so that nothing overflows."""
+    return 0.5 * xp.tanh(0.5 * x) + 0.5
+
+
+def softplus(x: Any, /) -> Any:
+    """log(1 + exp(x)), without overflow."""
+    return xp.logaddexp(x, xp.zeros_like(x))
+
+
+def relu(x: Any, /) -> Any:
+    """max(x, 0); the derivative at 0 is 0."""
+    return xp.where(x > 0, x, xp.zeros_like(x))
+
+
+def silu(x: Any, /) -> Any:
+    """x sigmoid(x), also called swish."""
+    return x * xp.sigmoid(x)
+
+
+def gelu(x: Any, /) -> Any:
+    """x times the distribution function of the normal distribution at x (Hendrycks & Gimpel 2016)."""
+    return 0.5 * x * (1 + xp.erf(x * math.sqrt(0.5)))
+
+
+def erf(x: Any, /) -> Any:
+    """The error function of an ndarray, entry by entry: neither NumPy nor the standard has one."""
+    if not isinstance(x, np.ndarray | np.generic):
+        raise UnsupportedError("xp.erf is not there for these arrays; choose backend='jax' or 'torch'")
+    return np.vectorize(math.erf, otypes=[x.dtype])(x)
+
+
+ACTIVATIONS = {f.__name__: f for f in (erf, gelu, log_softmax, logsumexp, relu, sigmoid, silu, softmax, softplus)}
+"""Found in `xp` on every backend; an adapter may give its own."""
 COMPOSITIONS = {
     f.__name__: f
     for f in (

@@ -31,13 +31,16 @@ __all__ = [
     "BackendInfo",
     "Scope",
     "backends",
+    "carried",
     "current",
     "get",
     "is_array",
     "is_host",
+    "jet_levels",
     "owner",
     "register_backend",
     "running",
+    "running_jets",
     "set_backend",
     "use_backend",
 ]
@@ -125,17 +128,18 @@ def owner(x: Any) -> Backend | None:
     """The backend that x belongs to; None for ndarrays and for what is no array."""
     kind = type(x)
     try:
-        return _owners[kind]
+        found = _owners[kind]
     except KeyError:
         found = None if is_host(x) else _find_owner(x)
         if found is not None or not _may_be_claimed_later(kind):
             _owners[kind] = found
-        return found
+    return found if found is None else found.of(x)
 
 
 # The innermost polyad call or `use_backend` block, then the process-wide default.
 _running: ContextVar[Backend | None] = ContextVar("polyad_backend", default=None)
 _evaluation: ContextVar[object] = ContextVar("polyad_evaluation", default=None)
+_jets: ContextVar[tuple[tuple[Any, Backend | None], ...]] = ContextVar("polyad_jets", default=())
 _default: str | Backend | None = None
 
 
@@ -172,6 +176,30 @@ def running(backend: Backend) -> Iterator[None]:
     finally:
         _running.reset(token)
         _evaluation.reset(evaluation)
+
+
+@contextmanager
+def running_jets(level: Any, backend: Backend | None) -> Iterator[None]:
+    """What a pass of jets does around the function that it differentiates; backend is theirs."""
+    token = _jets.set((*_jets.get(), (level, backend)))
+    try:
+        yield
+    finally:
+        _jets.reset(token)
+
+
+def carried(backend: Backend) -> Backend:
+    """The adapter of jets over this backend, inside of a function that such jets go through.
+
+    There any array may turn out to be a jet, what a function captures or
+    computes included, so that the framework alone would not do.
+    """
+    return next((jets for _, jets in _jets.get() if jets is not None and jets.over is backend), backend)
+
+
+def jet_levels(backend: Backend) -> list[Any]:
+    """Levels of the passes of these jets that run around this place, rising."""
+    return [level for level, jets in _jets.get() if jets is backend]
 
 
 class Scope:

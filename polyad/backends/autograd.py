@@ -1,7 +1,7 @@
 """HIPS autograd: NumPy code, reverse and forward mode."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from autograd.util import toposort
 
 from polyad import trees
 from polyad.arrays import dtype_name, xp
-from polyad.backends.autograd_namespace import namespace
+from polyad.backends.autograd_namespace import ACTIVATIONS, namespace
 from polyad.backends.base import (
     Array,
     Arrays,
@@ -60,6 +60,10 @@ class Autograd(Backend):
     @property
     def namespace(self) -> Any:
         return namespace
+
+    @property
+    def activations(self) -> Mapping[str, Function]:
+        return ACTIVATIONS
 
     def owns(self, array: Any) -> bool:
         return isinstance(array, ArrayBox)

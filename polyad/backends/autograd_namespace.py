@@ -18,6 +18,7 @@ from autograd.extend import defjvp, defvjp, primitive
 from autograd.numpy.numpy_vjps import unbroadcast_f
 from autograd.tracer import getval, isbox
 
+from polyad import compositions
 from polyad.arrays import xp
 from polyad.compositions import (
     COMPOSITIONS,
@@ -32,7 +33,7 @@ from polyad.compositions import (
 from polyad.errors import UnsupportedError
 from polyad.jets.elementwise import PARTIALS
 
-__all__ = ["AutogradNamespace", "namespace"]
+__all__ = ["ACTIVATIONS", "AutogradNamespace", "namespace"]
 
 _RENAMED = {
     "acos": "arccos",
@@ -57,7 +58,7 @@ _CONSTANT = (
     *("round", "searchsorted", "sign", "signbit", "trunc", "zeros_like"),
 )
 _OWN_MATRIX = ("det", "inv", "pinv")
-_PARTIALS = ("cbrt", "copysign", "fmod", "hypot", "remainder", "sinc", "tanh")
+_PARTIALS = (*("cbrt", "copysign", "fmax", "fmin", "fmod", "hypot", "logaddexp2", "remainder", "sinc", "tanh"),)
 
 
 class AutogradNamespace:
@@ -190,7 +191,7 @@ def _reduction(name: str) -> Any:
 
 def _from_partials(name: str) -> Any:
     """A function of numbers by its line in the table that the jets use."""
-    f = primitive(getattr(standard, name))
+    f = primitive(getattr(standard, name, None) or compositions.ACTIVATIONS[name])
 
     def times(partial: Any, g: Any, args: Any, y: Any) -> Any:
         factor = partial(*args, y)
@@ -289,6 +290,7 @@ def _svd(x: Any, full_matrices: bool = True) -> Any:
     return SVD(*(decomposition[i] for i in range(3)))
 
 
+ACTIVATIONS = {"erf": _from_partials("erf")}
 _FUNCTIONS = {
     **{name: getattr(anp, name) for name in _OWN},
     **{name: getattr(anp, own) for name, own in _RENAMED.items()},

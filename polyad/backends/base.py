@@ -10,7 +10,7 @@ import functools
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -68,6 +68,8 @@ class Backend(ABC):
     """Whether ndarrays are arrays of this framework as they are."""
     wraps: frozenset[str] = frozenset()
     """Backends whose traced arrays may stand inside the arrays of this one."""
+    over: Backend | None = None
+    """The backend whose arrays those of this one are made of, for jets."""
     modes: tuple[str, ...] = ()
     """The passes the framework has itself, in the order of its preference."""
     strategies: tuple[str, ...] = ("taped",)
@@ -161,9 +163,18 @@ class Backend(ABC):
 
     # What a framework may do better than the default.
 
-    def namespace_of(self, array_type: type) -> Any:
-        """The namespace for arrays of this type, if the framework has several."""
+    def namespace_of(self, array: Array) -> Any:
+        """The namespace for this array, if the framework has several."""
         return self.namespace
+
+    def of(self, array: Array) -> Backend:
+        """The adapter of this array, if it depends on more than the type."""
+        return self
+
+    @property
+    def activations(self) -> Mapping[str, Function]:
+        """What the framework has itself of `compositions.ACTIVATIONS`."""
+        return {}
 
     def batch(self, f: Function) -> Function:
         """f over a leading axis of every argument (vmap); a loop where there is none."""

@@ -1,6 +1,6 @@
 """JAX: jvp, vjp, vmap and jit as they are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,6 +27,18 @@ from polyad.errors import DetachError, PrecisionError
 
 __all__ = ["Jax"]
 
+ACTIVATIONS = {
+    "erf": jax.scipy.special.erf,
+    "gelu": lambda x, /: jax.nn.gelu(x, approximate=False),
+    "log_softmax": lambda x, /, *, axis=-1: jax.nn.log_softmax(x, axis),
+    "logsumexp": lambda x, /, *, axis=None, keepdims=False: jax.nn.logsumexp(x, axis, keepdims=keepdims),
+    "relu": jax.nn.relu,
+    "sigmoid": jax.nn.sigmoid,
+    "silu": jax.nn.silu,
+    "softmax": lambda x, /, *, axis=-1: jax.nn.softmax(x, axis),
+    "softplus": jax.nn.softplus,
+}
+
 
 class Jax(Backend):
     """The primitives are JAX's own, so they nest with grad, jit, vmap and scan."""
@@ -37,6 +49,10 @@ class Jax(Backend):
     @property
     def namespace(self) -> Any:
         return jnp
+
+    @property
+    def activations(self) -> Mapping[str, Function]:
+        return ACTIVATIONS
 
     def owns(self, array: Any) -> bool:
         return isinstance(array, jax.Array)

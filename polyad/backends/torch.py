@@ -1,7 +1,7 @@
 """PyTorch: its tape outside of torch.func, and torch.func inside of it."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from polyad.backends.base import (
     zeros_for_none,
 )
 from polyad.backends.torch_graph import reaches_outside, recorded, refuse_dead_ends
-from polyad.backends.torch_namespace import inside_functorch, namespace
+from polyad.backends.torch_namespace import ACTIVATIONS, inside_functorch, namespace
 from polyad.backends.torch_replay import Replay, attach
 from polyad.errors import DetachError
 
@@ -41,6 +41,10 @@ class Torch(Backend):
     @property
     def namespace(self) -> Any:
         return namespace
+
+    @property
+    def activations(self) -> Mapping[str, Function]:
+        return ACTIVATIONS
 
     def owns(self, array: Any) -> bool:
         return isinstance(array, torch.Tensor)

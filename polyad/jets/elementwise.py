@@ -1,5 +1,8 @@
 """Functions of numbers: one line each, the partial derivatives.
 
+Derivatives of higher order come from the same table: a partial is run on jets.
+Where that is much work, the second derivative is written down as well.
+
 A partial sees the arguments and the value y, and is written so that it stays
 finite wherever the function has a derivative. Sources: any table of
 derivatives. At kinks: ties share the derivative evenly, as in JAX; abs has the
@@ -9,24 +12,26 @@ has its true derivative at 0 (JAX: NaN where p is 0).
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from polyad.arrays import number_kind, xp
-from polyad.jets.jet import make
-from polyad.jets.rule import Rule, apply, call, constant, lift, ndim, primal, register, tangent
+from polyad.jets.first_order import FIRST_ORDER
+from polyad.jets.jet import Jet, make
+from polyad.jets.kind import Level
+from polyad.jets.rule import apply, call, constant, lift, moves, plain, primal, register, tangent
 
 Partial = Callable[..., Any]
 
-__all__ = ["PARTIALS"]
+__all__ = ["PARTIALS", "Elementwise"]
 
 
 def _share(a: Any, b: Any, y: Any) -> Any:
     """1 where a is the chosen one of two, 1/2 where they are equal."""
-    one = xp.where(a == y, 1.0, 0.0)
-    return xp.astype(xp.where(b == y, 0.5 * one, one), y.dtype)
+    one = xp.astype(a == y, y.dtype)
+    return xp.where(b == y, 0.5 * one, one)
 
 
 def _pow_base(a: Any, b: Any, y: Any) -> Any:
@@ -56,6 +61,20 @@ def _sinc(x: Any, y: Any) -> Any:
     return math.pi * xp.where(small, z * series, (xp.cos(w) * w - xp.sin(w)) / (w * w))
 
 
+def _normal(x: Any) -> Any:
+    """Density of the normal distribution."""
+    return xp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+
+
+def _gelu(x: Any, y: Any) -> Any:
+    return 0.5 * (1 + xp.erf(x * math.sqrt(0.5))) + x * _normal(x)
+
+
+def _silu(x: Any, y: Any) -> Any:
+    s = xp.sigmoid(x)
+    return s * (1 + x * (1 - s))
+
+
 PARTIALS: dict[str, tuple[Partial | None, ...]] = {
     "abs": (lambda x, y: xp.sign(x),),
     "acos": (lambda x, y: -1 / xp.sqrt((1 - x) * (1 + x)),),
@@ -71,12 +90,14 @@ PARTIALS: dict[str, tuple[Partial | None, ...]] = {
     "cos": (lambda x, y: -xp.sin(x),),
     "cosh": (lambda x, y: xp.sinh(x),),
     "divide": (lambda a, b, y: 1 / b, lambda a, b, y: -y / b),
+    "erf": (lambda x, y: xp.exp(-x * x) * (2 / math.sqrt(math.pi)),),
     "exp": (lambda x, y: y,),
     "exp2": (lambda x, y: y * math.log(2),),
     "expm1": (lambda x, y: y + 1,),
     "fmax": (_share, lambda a, b, y: _share(b, a, y)),
     "fmin": (_share, lambda a, b, y: _share(b, a, y)),
     "fmod": (lambda a, b, y: 1.0, lambda a, b, y: -xp.trunc(a / b)),
+    "gelu": (_gelu,),
     "hypot": (lambda a, b, y: a / y, lambda a, b, y: b / y),
     "log": (lambda x, y: 1 / x,),
     "log10": (lambda x, y: 1 / (x * math.log(10)),),
@@ -90,10 +111,14 @@ PARTIALS: dict[str, tuple[Partial | None, ...]] = {
     "negative": (lambda x, y: -1.0,),
     "pow": (_pow_base, _pow_exponent),
     "reciprocal": (lambda x, y: -y * y,),
+    "relu": (lambda x, y: xp.astype(x > 0, y.dtype),),
     "remainder": (lambda a, b, y: 1.0, lambda a, b, y: xp.round((y - a) / b)),
+    "sigmoid": (lambda x, y: y - y * y,),
+    "silu": (_silu,),
     "sin": (lambda x, y: xp.cos(x),),
     "sinc": (_sinc,),
     "sinh": (lambda x, y: xp.cosh(x),),
+    "softplus": (lambda x, y: xp.sigmoid(x),),
     "sqrt": (lambda x, y: 0.5 / y,),
     "square": (lambda x, y: 2 * x,),
     "subtract": (lambda a, b, y: 1.0, lambda a, b, y: -1.0),
@@ -113,56 +138,104 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _elementwise(name: str, partials: tuple[Partial | None, ...]) -> Rule:
-    compute = _OPERATORS.get(name) or (lambda *args: call(name, *args))
+def _pow_second(a: Any, b: Any, y: Any, p: Any) -> Any:
+    if b in (0, 1):
+        return None
+    return 2.0 if b == 2 else (b * (b - 1)) * a ** (b - 2)
 
-    def rule(level: int, *args: Any) -> Any:
-        primals = [primal(level, arg) for arg in args]
-        y = compute(*primals)
+
+# Second derivatives by the arguments, the value y and the first derivative p.
+SECONDS: dict[str, Partial] = {
+    "asinh": lambda x, y, p: -x * p * p * p,
+    "atan": lambda x, y, p: -2.0 * x * p * p,
+    "cos": lambda x, y, p: -y,
+    "cosh": lambda x, y, p: y,
+    "erf": lambda x, y, p: -2.0 * x * p,
+    "exp": lambda x, y, p: y,
+    "exp2": lambda x, y, p: p * math.log(2),
+    "expm1": lambda x, y, p: p,
+    "gelu": lambda x, y, p: (2.0 - x * x) * _normal(x),
+    "log": lambda x, y, p: -p * p,
+    "log10": lambda x, y, p: -math.log(10) * p * p,
+    "log1p": lambda x, y, p: -p * p,
+    "log2": lambda x, y, p: -math.log(2) * p * p,
+    "reciprocal": lambda x, y, p: -2.0 * p * y,
+    "relu": lambda x, y, p: None,
+    "sigmoid": lambda x, y, p: p * (1.0 - 2.0 * y),
+    "sin": lambda x, y, p: -y,
+    "sinh": lambda x, y, p: y,
+    "softplus": lambda x, y, p: p - p * p,
+    "sqrt": lambda x, y, p: -(p * p) / y,
+    "square": lambda x, y, p: 2.0,
+    "tan": lambda x, y, p: 2.0 * y * p,
+    "tanh": lambda x, y, p: -2.0 * y * p,
+}
+
+
+class Elementwise:
+    """A function of numbers with its derivatives."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.partials, self.second = name, PARTIALS[name], SECONDS.get(name)
+        self.compute = _OPERATORS.get(name) or (lambda *args: call(name, *args))
+
+    def __call__(self, *args: Any) -> Any:
+        return self.compute(*args)
+
+    def rule(self, level: Level, *args: Any) -> Any:
+        """The rule of the kind of this level."""
         # An infinite derivative is a value like any other; NumPy would warn of it
         # even where nobody asks for it, as in aux or in the branch not taken.
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            return make(level, y, _total(level, args, primals, y, partials))
+            return level.kind.elementwise(level, self, args)
 
-    return rule
+    def partial(self, i: int, args: Any, y: Any) -> Any:
+        """The derivative in argument i; None is zero."""
+        partial = self.partials[i]
+        return None if partial is None else partial(*args, y)
+
+    def curvature(self, i: int, args: Any, y: Any, p: Any) -> Any:
+        """The second derivative in argument i, where p is the first; None is zero."""
+        if type(p) is float:  # not a float64 of NumPy, which is a value
+            return None
+        if self.second is not None:
+            return self.second(*args, y, p)
+        if self.name == "pow" and i == 0 and isinstance(args[1], int | float):
+            return _pow_second(args[0], args[1], y, p)
+        level = Level(FIRST_ORDER)
+        unit = Jet(level, args[i], xp.ones_like(args[i])[None, ...])
+        value = Jet(level, y, xp.broadcast_to(p, tuple(y.shape))[None, ...])
+        change = tangent(level, self.partial(i, [unit if i == j else arg for j, arg in enumerate(args)], value))
+        return None if change is None else change[0, ...]
 
 
-def _total(level: int, args: Any, primals: list[Any], y: Any, partials: tuple[Partial | None, ...]) -> Any:
-    """The sum of the partial derivatives times their tangents."""
-    total = None
-    for arg, partial in zip(args, partials, strict=True):
-        t = tangent(level, arg)
-        if t is not None and partial is not None:
-            factor = partial(*primals, y)
-            term = lift(t, ndim(y))
-            term = term if isinstance(factor, float) and factor == 1.0 else term * factor
-            total = term if total is None else total + term
-    return total
-
-
-for _name, _partials in PARTIALS.items():
-    register(_name)(_elementwise(_name, _partials))
+for _name in PARTIALS:
+    register(_name)(Elementwise(_name).rule)
 
 
 @register("positive", "conj", "real")
-def _same(level: int, x: Any) -> Any:
+def _same(level: Level, x: Any) -> Any:
     return x
 
 
 @register("where")
-def _where(level: int, condition: Any, a: Any, b: Any) -> Any:
+def _where(level: Level, condition: Any, a: Any, b: Any) -> Any:
     condition = primal(level, condition)
     y = xp.where(condition, primal(level, a), primal(level, b))
-    ta, tb = (tangent(level, z) for z in (a, b))
-    if ta is None and tb is None:
-        return y
-    # The tangent of the branch not taken may be NaN; where() leaves it out.
-    parts = [0.0 if t is None else lift(t, y.ndim) for t in (ta, tb)]
-    return make(level, y, xp.astype(xp.where(condition, *parts), y.dtype))
+
+    def chosen(parts: Sequence[Any]) -> Any:
+        # The derivative of the branch not taken may be NaN; where() leaves it out.
+        if all(part is None for part in parts):
+            return None
+        zero = xp.zeros_like(next(part for part in parts if part is not None))
+        return xp.where(condition, *(zero if part is None else part for part in parts))
+
+    tangents = [None if t is None else lift(t, y.ndim) for t in (tangent(level, a), tangent(level, b))]
+    return make(level, y, chosen(tangents), tuple(map(chosen, zip(plain(level, a), plain(level, b), strict=True))))
 
 
 @register("clip")
-def _clip(level: int, x: Any, min: Any = None, max: Any = None) -> Any:
+def _clip(level: Level, x: Any, min: Any = None, max: Any = None) -> Any:
     x = x if min is None else apply("maximum", x, _like(min, x))
     return x if max is None else apply("minimum", x, _like(max, x))
 
@@ -172,33 +245,33 @@ def _like(value: Any, x: Any) -> Any:
 
 
 @register("astype")
-def _astype(level: int, x: Any, dtype: Any, copy: bool = True, device: Any = None) -> Any:
+def _astype(level: Level, x: Any, dtype: Any, copy: bool = True, device: Any = None) -> Any:
     y = xp.astype(primal(level, x), dtype)  # to integers: piecewise constant, as floor() is
-    return make(level, y, tangent(level, x)) if number_kind(y) in ("floating", "complex") else y
+    return make(level, y, x.tangent, x.plain) if number_kind(y) in ("floating", "complex") else y
 
 
 @register("asarray")
-def _asarray(level: int, x: Any, dtype: Any = None, device: Any = None, copy: Any = None) -> Any:
+def _asarray(level: Level, x: Any, dtype: Any = None, device: Any = None, copy: Any = None) -> Any:
     return x if dtype is None else xp.astype(x, dtype)
 
 
 @register("full")
-def _full(level: int, shape: Any, fill_value: Any, dtype: Any = None, device: Any = None) -> Any:
+def _full(level: Level, shape: Any, fill_value: Any, dtype: Any = None, device: Any = None) -> Any:
     return xp.broadcast_to(_asarray(level, fill_value, dtype), (shape,) if isinstance(shape, int) else shape)
 
 
 @register("full_like")
-def _full_like(level: int, x: Any, fill_value: Any, dtype: Any = None, device: Any = None) -> Any:
-    if tangent(level, fill_value) is None:
+def _full_like(level: Level, x: Any, fill_value: Any, dtype: Any = None, device: Any = None) -> Any:
+    if not moves(level, fill_value):
         return call("full_like", primal(level, x), fill_value, dtype=dtype)
     return _full(level, x.shape, fill_value, x.dtype if dtype is None else dtype)
 
 
 @register("heaviside")
-def _heaviside(level: int, x: Any, middle: Any) -> Any:
-    x, t = primal(level, x), tangent(level, middle)
-    y = call("heaviside", x, primal(level, middle))
-    return y if t is None else make(level, y, lift(t, y.ndim) * xp.astype(x == 0, y.dtype))
+def _heaviside(level: Level, x: Any, middle: Any) -> Any:
+    x = primal(level, x)
+    step = call("heaviside", x, primal(level, middle))
+    return xp.where(x == 0, middle, step) if moves(level, middle) else step
 
 
 constant(

@@ -1,4 +1,4 @@
-"""The array object: a value and its derivative in k directions."""
+"""The array object: a value and the derivative parts of it."""
 
 from functools import cache
 from typing import Any
@@ -6,26 +6,37 @@ from typing import Any
 import numpy as np
 
 from polyad.arrays import dtype_name, xp
+from polyad.backends import owner
 from polyad.errors import DetachError, UnsupportedError
-from polyad.jets.rule import apply
+from polyad.jets.kind import Level
+from polyad.jets.rule import apply, lift
 
-__all__ = ["Jet", "make"]
+__all__ = ["Jet", "bottom", "make"]
 
 
 class Jet:
-    """An array with a derivative part.
+    """An array with derivative parts; kind.py says which parts a kind of jets has.
 
     primal   an array, or a jet of a lower level
-    tangent  shape (k, *primal.shape): the derivative in k directions
+    tangent  shape (k, *primal.shape): the derivative in k directions, or None
+    compact  the tangent as it is kept: axes along which it does not vary may have length 1
+    plain    arrays of the shape of the primal, None for zero
     """
 
-    __slots__ = ("_jet_level", "primal", "tangent")
-    __array_priority__ = 200.0  # above ndarrays (0) and autograd's boxes (100)
+    __slots__ = ("_jet_level", "compact", "plain", "primal")
+    __array_priority__ = 2000.0  # above ndarrays (0), autograd's boxes (100) and tensors (1000)
 
-    def __init__(self, level: int, primal: Any, tangent: Any) -> None:
+    def __init__(self, level: Level, primal: Any, tangent: Any, plain: tuple[Any, ...] = ()) -> None:
         self._jet_level = level
         self.primal = primal
-        self.tangent = tangent
+        self.compact = tangent
+        self.plain = plain
+
+    @property
+    def tangent(self) -> Any:
+        """Shape (k, *primal.shape), or None."""
+        t, shape = self.compact, self.shape
+        return t if t is None or tuple(t.shape[1:]) == shape else xp.broadcast_to(t, (t.shape[0], *shape))
 
     # What every array has.
 
@@ -42,9 +53,9 @@ class Jet:
     imag = property(lambda self: apply("zeros_like", self))
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
-        from polyad.jets.namespace import namespace  # the namespace is built on top of jets
-
-        return namespace
+        backend = owner(self)
+        assert backend is not None
+        return backend.namespace_of(self)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         from polyad.jets.numpy_names import call_ufunc
@@ -56,13 +67,22 @@ class Jet:
 
         return call_function(func, args, kwargs)
 
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        from polyad.jets.torch_names import call_function
+
+        return call_function(func, args, kwargs or {})
+
     def __repr__(self) -> str:
-        return f"Jet(level={self._jet_level}, primal={self.primal!r}, directions={self.tangent.shape[0]})"
+        kind = type(self._jet_level.kind).__name__
+        return f"Jet(level={int(self._jet_level)}, {kind}, primal={self.primal!r}); it is being differentiated"
 
     def __format__(self, spec: str) -> str:
         return format(self.primal, spec) if spec else repr(self)
 
     def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and _is_tensor(self) and hasattr(bottom(self), name):
+            return _of_torch(name, self)
         if name.startswith("__") or not hasattr(np.ndarray, name):
             raise AttributeError(f"a Jet has no attribute {name!r}")
         what = f"writes into it; use {_INSTEAD[name]}" if name in _INSTEAD else "has no derivative rule"
@@ -119,6 +139,8 @@ class Jet:
 
     def _method(name: str, **defaults: Any) -> Any:  # type: ignore[misc]  # noqa: N805  (used in this class body only)
         def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if _is_tensor(self):  # the same name may mean another thing: std, transpose, repeat
+                return _of_torch(name, self)(*args, **kwargs)
             return getattr(np, name)(self, *args, **{**defaults, **kwargs})
 
         method.__name__ = name
@@ -140,10 +162,14 @@ class Jet:
 
     def reshape(self, *shape: Any, order: str = "C") -> Any:
         """x.reshape(2, 3) or x.reshape((2, 3))."""
+        if _is_tensor(self):
+            return _of_torch("reshape", self)(*shape)
         return np.reshape(self, shape[0] if len(shape) == 1 else shape, order=order)  # type: ignore[call-overload]
 
     def transpose(self, *axes: Any) -> Any:
         """x.transpose(), x.transpose(1, 0) or x.transpose((1, 0))."""
+        if _is_tensor(self):
+            return _of_torch("transpose", self)(*axes)
         return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
 
     def astype(self, dtype: Any, copy: bool = True) -> Any:
@@ -173,6 +199,16 @@ class Jet:
 
     def __rdivmod__(self, other: Any) -> Any:
         return other // self, other % self
+
+
+def _is_tensor(x: Any) -> bool:
+    return hasattr(type(bottom(x)), "__torch_function__")
+
+
+def _of_torch(name: str, x: Any) -> Any:
+    from polyad.jets.torch_names import method
+
+    return method(name, x)
 
 
 _INSTEAD = {
@@ -237,26 +273,40 @@ for _operator, _name in _COMPARISONS.items():
     setattr(Jet, f"__{_operator}__", _binary(_name)[0])
 
 
-def make(level: int, primal: Any, tangent: Any) -> Any:
-    """A jet whose tangent has the full shape and the dtype; the primal alone without a tangent.
+def make(level: Level, primal: Any, tangent: Any, plain: tuple[Any, ...] = ()) -> Any:
+    """A jet whose parts have the dtype of the primal; the primal alone without any part.
 
     raises  UnsupportedError for complex numbers: not all rules know them
     """
-    if tangent is None:
+    if tangent is None and all(part is None for part in plain):
         return primal
-    if _is_complex(primal.dtype):
+    if _is_complex(type(primal.dtype).__module__, primal.dtype):
         raise UnsupportedError(
-            "complex numbers made of an array that is being differentiated: the numpy backend knows real ones only. "
+            "complex numbers made of an array that is being differentiated: jets know real ones only. "
             "Write real and imaginary parts as two arrays, or choose backend='jax' or 'torch'"
         )
-    if tangent.dtype != primal.dtype:
-        tangent = xp.astype(tangent, primal.dtype)
-    shape = (tangent.shape[0], *primal.shape)
-    if tuple(tangent.shape) != shape:
-        tangent = xp.broadcast_to(tangent, shape)
-    return Jet(level, primal, tangent)
+    shape = tuple(primal.shape)
+    if tangent is not None:
+        tangent = lift(tangent if tangent.dtype == primal.dtype else xp.astype(tangent, primal.dtype), len(shape))
+    return Jet(level, primal, tangent, tuple(_fitting(part, shape, primal.dtype) for part in plain))
+
+
+def _fitting(part: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    if part is None:
+        return None
+    if part.dtype != dtype:
+        part = xp.astype(part, dtype)
+    return part if tuple(part.shape) == shape else xp.broadcast_to(part, shape)
+
+
+def bottom(x: Any) -> Any:
+    """The array of a framework that a jet is made of; another array itself."""
+    while isinstance(x, Jet):
+        x = x.primal
+    return x
 
 
 @cache
-def _is_complex(dtype: Any) -> bool:
+def _is_complex(module: str, dtype: Any) -> bool:
+    # The module keeps dtypes of two frameworks apart, which may not like to be compared.
     return dtype_name(dtype).startswith("complex")

@@ -13,10 +13,11 @@ pseudoinverse.
 from typing import Any
 
 from polyad.arrays import xp
-from polyad.compositions import QR, SVD, Eigh, Slogdet, reduced_svd
+from polyad.compositions import QR, SVD, Eigh, Slogdet, identity_like, reduced_svd
 from polyad.errors import UnsupportedError
 from polyad.jets.jet import make
-from polyad.jets.rule import lift, primal, register, tangent
+from polyad.jets.kind import Level
+from polyad.jets.rule import first_order, primal, register, tangent
 
 __all__: list[str] = []
 
@@ -35,13 +36,9 @@ def _symmetric(t: Any) -> Any:
     return (t + transposed(t)) / 2
 
 
-def _eye(x: Any) -> Any:
-    return xp.eye(x.shape[-1], dtype=x.dtype)
-
-
 def _over_gaps(t: Any, values: Any) -> Any:
     """t[i, j] / (values[j] - values[i]), zero on the diagonal."""
-    eye = _eye(values)
+    eye = identity_like(values[..., None, :] * values[..., :, None])
     return t * (1 - eye) / (values[..., None, :] - values[..., :, None] + eye)
 
 
@@ -50,14 +47,8 @@ def _right_solve(t: Any, r: Any) -> Any:
     return transposed(xp.linalg.solve(transposed(r), transposed(t)))
 
 
-@register("linalg.inv")
-def _inv(level: int, x: Any) -> Any:
-    y = xp.linalg.inv(primal(level, x))
-    return make(level, y, -(y @ tangent(level, x) @ y))
-
-
-@register("linalg.pinv")
-def _pinv(level: int, x: Any, rtol: Any = None) -> Any:
+@first_order("linalg.pinv")
+def _pinv(level: Level, x: Any, rtol: Any = None) -> Any:
     v, t = primal(level, x), tangent(level, x)
     y = xp.linalg.pinv(v) if rtol is None else xp.linalg.pinv(v, rtol=rtol)
     yT, tT = transposed(y), transposed(t)
@@ -65,47 +56,43 @@ def _pinv(level: int, x: Any, rtol: Any = None) -> Any:
     return make(level, y, -(y @ t @ y) + y @ yT @ rows + columns @ yT @ y)
 
 
+@register("linalg.inv")
+def _inv(level: Level, x: Any) -> Any:
+    return level.kind.inverse(level, x)
+
+
 @register("linalg.solve")
-def _solve(level: int, a: Any, b: Any) -> Any:
-    vector = b.ndim == 1
-    pa, pb = primal(level, a), primal(level, b)
-    y = xp.linalg.solve(pa, pb)
-    ta, tb = tangent(level, a), tangent(level, b)
-    column = y[..., None] if vector else y
-    right = None if ta is None else -(lift(ta, column.ndim) @ column)
-    if tb is not None:
-        tb = tb[..., None] if vector else tb
-        tb = lift(tb, column.ndim)
-        right = tb if right is None else right + tb
-    dy = xp.linalg.solve(pa, right)
-    return make(level, y, dy[..., 0] if vector else dy)
+def _solve(level: Level, a: Any, b: Any) -> Any:
+    if b.ndim > 1:
+        return level.kind.solution(level, a, b)
+    return level.kind.solution(level, a, b[:, None])[..., 0]
 
 
-@register("linalg.det")
-def _det(level: int, x: Any) -> Any:
+@first_order("linalg.det")
+def _det(level: Level, x: Any) -> Any:
     v, t = primal(level, x), tangent(level, x)
     y = xp.linalg.det(v)
     return make(level, y, y * _trace(xp.linalg.solve(v, t)))
 
 
-@register("linalg.slogdet")
-def _slogdet(level: int, x: Any) -> Any:
+@first_order("linalg.slogdet")
+def _slogdet(level: Level, x: Any) -> Any:
     v, t = primal(level, x), tangent(level, x)
     sign, log = xp.linalg.slogdet(v)
     return Slogdet(sign, make(level, log, _trace(xp.linalg.solve(v, t))))
 
 
-@register("linalg.cholesky")
-def _cholesky(level: int, x: Any, upper: bool = False) -> Any:
+@first_order("linalg.cholesky")
+def _cholesky(level: Level, x: Any, upper: bool = False) -> Any:
     v, t = primal(level, x), tangent(level, x)
     factor = xp.linalg.cholesky(v)
     half = xp.linalg.solve(factor, transposed(xp.linalg.solve(factor, _symmetric(t))))
-    y = make(level, factor, factor @ (xp.tril(half) - 0.5 * half * _eye(x)))
+    y = make(level, factor, factor @ (xp.tril(half) - 0.5 * half * identity_like(factor)))
     return transposed(y) if upper else y
 
 
-@register("linalg.eigh")
-def _eigh(level: int, x: Any) -> Any:
+@first_order("linalg.eigh")
+def _eigh(level: Level, x: Any) -> Any:
     v, t = primal(level, x), tangent(level, x)
     values, vectors = xp.linalg.eigh(v)
     inner = transposed(vectors) @ _symmetric(t) @ vectors
@@ -113,15 +100,15 @@ def _eigh(level: int, x: Any) -> Any:
     return Eigh(make(level, values, _diagonal(inner)), make(level, vectors, dvectors))
 
 
-@register("linalg.eigvalsh")
-def _eigvalsh(level: int, x: Any) -> Any:
+@first_order("linalg.eigvalsh")
+def _eigvalsh(level: Level, x: Any) -> Any:
     v, t = primal(level, x), tangent(level, x)
     values, vectors = xp.linalg.eigh(v)  # no gaps here: equal eigenvalues are no trouble
     return make(level, values, _diagonal(transposed(vectors) @ _symmetric(t) @ vectors))
 
 
-@register("linalg.svd")
-def _svd(level: int, x: Any, full_matrices: bool = True) -> Any:
+@first_order("linalg.svd")
+def _svd(level: Level, x: Any, full_matrices: bool = True) -> Any:
     v, t = primal(level, x), tangent(level, x)
     u, s, vh = reduced_svd(v, full_matrices)
     inner = transposed(u) @ t @ transposed(vh)
@@ -136,15 +123,15 @@ def _svd(level: int, x: Any, full_matrices: bool = True) -> Any:
     return SVD(*(make(level, y, dy) for y, dy in parts))
 
 
-@register("linalg.svdvals")
-def _svdvals(level: int, x: Any) -> Any:
+@first_order("linalg.svdvals")
+def _svdvals(level: Level, x: Any) -> Any:
     v, t = primal(level, x), tangent(level, x)
     u, s, vh = reduced_svd(v, False)
     return make(level, s, _diagonal(transposed(u) @ t @ transposed(vh)))
 
 
-@register("linalg.qr")
-def _qr(level: int, x: Any, mode: str = "reduced") -> Any:
+@first_order("linalg.qr")
+def _qr(level: Level, x: Any, mode: str = "reduced") -> Any:
     if mode != "reduced" or x.shape[-2] < x.shape[-1]:
         raise UnsupportedError(
             f"qr of {tuple(x.shape)} with mode={mode!r}: its derivative needs 'reduced' and no wide matrix"

@@ -1,29 +1,28 @@
 """The array-API namespace of jets: rules where there are any, else the parts' own."""
 
+from functools import cache
 from typing import Any
 
-import array_api_compat.numpy as parts
+from polyad.jets.rule import RULES, apply, has_jets
 
-from polyad.jets.rule import RULES, apply
-
-__all__ = ["JetNamespace", "namespace"]
+__all__ = ["JetNamespace", "namespace_over"]
 
 
 class JetNamespace:
-    """Functions of the array API that accept jets; dtypes and creation as in NumPy."""
+    """Functions of the array API that accept jets; dtypes and creation as in the namespace of the parts."""
 
-    def __init__(self, path: str = "") -> None:
+    def __init__(self, parts: Any, path: str = "") -> None:
         self.__name__ = f"polyad.jets.namespace{'.' + path.rstrip('.') if path else ''}"
-        self._path = path
+        self._parts, self._path = parts, path
 
     def __getattr__(self, name: str) -> Any:
         path = f"{self._path}{name}"
         if path in ("linalg", "fft"):
-            value: Any = JetNamespace(f"{path}.")
+            value: Any = JetNamespace(self._parts, f"{path}.")
         elif path in RULES:
             value = _function(path)
         else:
-            value = _of_parts(path)
+            value = _of_parts(self._parts, path)
         self.__dict__[name] = value
         return value
 
@@ -36,7 +35,7 @@ def _function(path: str) -> Any:
     return function
 
 
-def _of_parts(path: str) -> Any:
+def _of_parts(parts: Any, path: str) -> Any:
     value: Any = parts
     for part in path.split("."):
         value = getattr(value, part)
@@ -46,13 +45,13 @@ def _of_parts(path: str) -> Any:
     def function(*args: Any, **kwargs: Any) -> Any:
         # Without a jet among its arguments, as in xp.zeros(3), it is the parts'
         # own; with one, apply() says that there is no rule.
-        from polyad.jets.rule import apply_levels
-
-        has_jets = any(apply_levels((*args, *kwargs.values())))
-        return apply(path, *args, **kwargs) if has_jets else value(*args, **kwargs)
+        return apply(path, *args, **kwargs) if has_jets((*args, *kwargs.values())) else value(*args, **kwargs)
 
     function.__name__ = path
     return function
 
 
-namespace = JetNamespace()
+@cache
+def namespace_over(parts: Any) -> JetNamespace:
+    """The namespace of jets over the arrays of this one."""
+    return JetNamespace(parts)

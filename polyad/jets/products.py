@@ -1,26 +1,26 @@
 """Bilinear functions: the product rule, with the directions in front."""
 
 import math
+import operator
 import string
 from typing import Any
 
 from polyad.arrays import xp
 from polyad.errors import UnsupportedError
 from polyad.jets.jet import make
-from polyad.jets.rule import primal, register, tangent
+from polyad.jets.kind import Level
+from polyad.jets.rule import moves, register
 
 __all__: list[str] = []
 
 
 @register("matmul", "linalg.matmul")
-def _matmul(level: int, a: Any, b: Any) -> Any:
-    pa, pb = primal(level, a), primal(level, b)
-    ta, tb = tangent(level, a), tangent(level, b)
-    total = None if ta is None else _left(ta, pb)
-    if tb is not None:
-        right = _right(pa, tb)
-        total = right if total is None else total + right
-    return make(level, pa @ pb, total)
+def _matmul(level: Level, a: Any, b: Any) -> Any:
+    if moves(level, b) or b.ndim != 2 or a.ndim < 2:
+        return level.kind.bilinear(level, a, b, operator.matmul, _left, _right)
+    t = a.compact if a.compact is None or a.compact.shape[-1] == a.shape[-1] else a.tangent
+    parts = tuple(None if c is None else c @ b for c in a.plain)  # a layer: linear in what moves
+    return make(level, a.primal @ b, None if t is None else _left(t, b), parts)
 
 
 def _left(t: Any, b: Any) -> Any:
@@ -52,20 +52,19 @@ def _right(a: Any, t: Any) -> Any:
 
 
 @register("tensordot", "linalg.tensordot")
-def _tensordot(level: int, a: Any, b: Any, axes: Any = 2) -> Any:
+def _tensordot(level: Level, a: Any, b: Any, axes: Any = 2) -> Any:
     if isinstance(axes, int):
         axes = (range(a.ndim - axes, a.ndim), range(axes))
     in_a, in_b = (tuple(i % z.ndim for i in _several(axis)) for axis, z in zip(axes, (a, b), strict=True))
-    pa, pb = primal(level, a), primal(level, b)
-    ta, tb = tangent(level, a), tangent(level, b)
-    total = None
-    if ta is not None:
-        total = xp.tensordot(ta, pb, axes=(tuple(i + 1 for i in in_a), in_b))
-    if tb is not None:
-        right = xp.tensordot(pa, tb, axes=(in_a, tuple(i + 1 for i in in_b)))
-        right = xp.moveaxis(right, a.ndim - len(in_a), 0)
-        total = right if total is None else total + right
-    return make(level, xp.tensordot(pa, pb, axes=(in_a, in_b)), total)
+    behind_a, behind_b = tuple(i + 1 for i in in_a), tuple(i + 1 for i in in_b)
+    return level.kind.bilinear(
+        level,
+        a,
+        b,
+        lambda a, b: xp.tensordot(a, b, axes=(in_a, in_b)),
+        lambda t, b: xp.tensordot(t, b, axes=(behind_a, in_b)),
+        lambda a, t: xp.moveaxis(xp.tensordot(a, t, axes=(in_a, behind_b)), a.ndim - len(in_a), 0),
+    )
 
 
 def _several(axis: Any) -> tuple[int, ...]:
@@ -73,19 +72,17 @@ def _several(axis: Any) -> tuple[int, ...]:
 
 
 @register("einsum")
-def _einsum(level: int, subscripts: str, *operands: Any, optimize: Any = True) -> Any:
+def _einsum(level: Level, subscripts: str, *operands: Any, optimize: Any = True) -> Any:
     inputs, output = _subscripts(subscripts)
-    primals = [primal(level, x) for x in operands]
     direction = next(c for c in string.ascii_letters if c not in subscripts)
-    total = None
-    for i, x in enumerate(operands):
-        t = tangent(level, x)
-        if t is not None:
-            terms = ",".join(direction + term if i == j else term for j, term in enumerate(inputs))
-            parts = [t if i == j else p for j, p in enumerate(primals)]
-            term = xp.einsum(f"{terms}->{direction}{output}", *parts)
-            total = term if total is None else total + term
-    return make(level, xp.einsum(f"{','.join(inputs)}->{output}", *primals), total)
+
+    def along(places: tuple[int, ...], sum_up: bool, *args: Any) -> Any:
+        terms = ",".join(direction + term if i in places else term for i, term in enumerate(inputs))
+        return xp.einsum(f"{terms}->{'' if sum_up else direction}{output}", *args)
+
+    return level.kind.multilinear(
+        level, list(operands), lambda *args: xp.einsum(f"{','.join(inputs)}->{output}", *args), along
+    )
 
 
 def _subscripts(subscripts: str) -> tuple[list[str], str]:

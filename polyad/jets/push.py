@@ -1,42 +1,57 @@
 """One pushforward: wrap the arguments, run f, unwrap what it returns."""
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from polyad.arrays import xp
-from polyad.errors import DetachError
+from polyad.arrays import single_owner, xp
+from polyad.backends import running_jets
+from polyad.errors import ArgumentError, DetachError
+from polyad.jets.first_order import FIRST_ORDER
 from polyad.jets.jet import Jet
+from polyad.jets.kind import Level
 from polyad.jets.rule import primal, tangent
 
-_levels = itertools.count(1)
-
-__all__ = ["pushforwards"]
+__all__ = ["directions", "evaluated", "pushforwards", "zero_tangent"]
 
 
 def pushforwards(f: Callable[..., Any], xs: Sequence[Any], dxs: Sequence[Any], has_aux: bool = False) -> Any:
     """f(*xs) and its derivative in k directions at once.
 
-    xs       arrays
-    dxs      for each x its tangents, shape (k, *x.shape), or None for zero
+    xs       arrays of any backend; f(*xs) is a tuple of arrays
+    dxs      for each x its tangents, shape (k, *x.shape), or None for zero; an axis
+             along which they do not vary, as the batch, may have length 1: less work
     returns  (ys, dys) or (ys, dys, aux): dys of shape (k, *y.shape)
     """
-    level = next(_levels)  # above every level that is running, in any thread
-    k = next(dx.shape[0] for dx in dxs if dx is not None)
+    k = directions(dxs)
+    level = Level(FIRST_ORDER, directions=k)
     jets = [x if dx is None else Jet(level, x, dx) for x, dx in zip(xs, dxs, strict=True)]
+    ys, aux = evaluated(level, f, jets, has_aux)
+    dys = tuple(zero_tangent(k, y) if (dy := tangent(level, y)) is None else dy for y in ys)
+    rest = (tuple(primal(level, a) for a in aux),) if has_aux else ()
+    return (tuple(primal(level, y) for y in ys), dys, *rest)
+
+
+def directions(dxs: Sequence[Any]) -> int:
+    """The number k of directions. ArgumentError where no argument moves."""
+    k: int | None = next((dx.shape[0] for dx in dxs if dx is not None), None)
+    if k is None:
+        raise ArgumentError("jets need a direction: all of dxs are None. Give zeros of shape (1, *x.shape) to one x")
+    return k
+
+
+def evaluated(level: Level, f: Callable[..., Any], jets: Sequence[Any], has_aux: bool) -> tuple[Any, Any]:
+    """(ys, aux) of f on jets; aux is empty without has_aux."""
     try:
-        out = f(*jets)
+        with running_jets(level, single_owner(jets)):
+            out = f(*jets)
     except ValueError as error:
         if isinstance(error.__cause__, DetachError):  # out[i] = x: NumPy hides our words behind its own
             raise error.__cause__ from None
         raise
-    ys, aux = out if has_aux else (out, ())
-    values = tuple(primal(level, y) for y in ys)
-    tangents = tuple(_tangent(level, y, k) for y in ys)
-    rest = (tuple(primal(level, a) for a in aux),) if has_aux else ()
-    return (values, tangents, *rest)
+    return out if has_aux else (out, ())
 
 
-def _tangent(level: int, y: Any, k: int) -> Any:
-    dy = tangent(level, y)
-    return xp.zeros((k, *y.shape), dtype=y.dtype) if dy is None else dy
+def zero_tangent(k: int, y: Any) -> Any:
+    """Zeros of shape (k, *y.shape), of the dtype and on the device of y."""
+    zero = xp.zeros_like(y)
+    return xp.broadcast_to(zero[None, ...], (k, *zero.shape))

@@ -4,8 +4,8 @@ from typing import Any
 
 from polyad.arrays import xp
 from polyad.compositions import only_axis, with_initial
-from polyad.jets.jet import make
-from polyad.jets.rule import primal, register, tangent
+from polyad.jets.kind import Level
+from polyad.jets.rule import primal, register
 from polyad.jets.shapes import behind, linear
 
 __all__: list[str] = []
@@ -15,7 +15,7 @@ def _additive(name: str) -> None:
     f = getattr(xp, name)
 
     @register(name)
-    def rule(level: int, x: Any, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
+    def rule(level: Level, x: Any, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
         if dtype is not None:
             x = xp.astype(x, dtype)
         if not x.ndim:
@@ -34,7 +34,7 @@ _additive("mean")
 
 @register("cumulative_sum")
 def _cumulative_sum(
-    level: int, x: Any, axis: int | None = None, dtype: Any = None, include_initial: bool = False
+    level: Level, x: Any, axis: int | None = None, dtype: Any = None, include_initial: bool = False
 ) -> Any:
     axis = only_axis(x, axis)
     y = linear(
@@ -50,13 +50,19 @@ def _extreme(name: str) -> None:
     f = getattr(xp, name)
 
     @register(name)
-    def rule(level: int, x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-        v, t = primal(level, x), tangent(level, x)
-        best = f(v, axis=axis, keepdims=True)
-        chosen = xp.astype(v == best, v.dtype)
+    def rule(level: Level, x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+        if not x.ndim:
+            return x
+        v = primal(level, x)
+        chosen = xp.astype(v == f(v, axis=axis, keepdims=True), v.dtype)
         weights = chosen / xp.sum(chosen, axis=axis, keepdims=True)  # ties share evenly
-        dy = xp.sum(t * weights, axis=behind(axis, x.ndim), keepdims=keepdims) if x.ndim else t
-        return make(level, f(v, axis=axis, keepdims=keepdims), dy)
+        return linear(
+            level,
+            x,
+            lambda v: f(v, axis=axis, keepdims=keepdims),
+            lambda t: xp.sum(t * weights, axis=behind(axis, x.ndim), keepdims=keepdims),
+            lambda c: xp.sum(c * weights, axis=axis, keepdims=keepdims),
+        )
 
 
 _extreme("max")

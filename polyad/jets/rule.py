@@ -2,21 +2,39 @@
 
 Each call of a pushforward has a level of its own, higher than all that began
 before it. A rule sees one level: arguments of that level are split in primal
-and tangent, and everything else, jets of lower levels included, is a constant
-to it. That is all it takes to keep nested perturbations apart.
+and derivative parts, and everything else, jets of lower levels included, is a
+constant to it. That is all it takes to keep nested perturbations apart.
 """
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from polyad.arrays import xp
-from polyad.compositions import COMPOSITIONS, MATRIX_COMPOSITIONS
+from polyad.backends import owner
+from polyad.compositions import ACTIVATIONS, COMPOSITIONS, MATRIX_COMPOSITIONS
 from polyad.errors import UnsupportedError
 
 Rule = Callable[..., Any]
 RULES: dict[str, Rule] = {}
 
-__all__ = ["RULES", "Rule", "apply", "apply_levels", "constant", "lift", "ndim", "primal", "register", "tangent"]
+__all__ = [
+    "RULES",
+    "Rule",
+    "apply",
+    "compact",
+    "constant",
+    "first_order",
+    "has_jets",
+    "lift",
+    "moves",
+    "ndim",
+    "plain",
+    "primal",
+    "register",
+    "tangent",
+]
 
 
 def register(*names: str) -> Callable[[Rule], Rule]:
@@ -25,6 +43,16 @@ def register(*names: str) -> Callable[[Rule], Rule]:
     def enter(rule: Rule) -> Rule:
         for name in names:
             RULES[name] = rule
+        return rule
+
+    return enter
+
+
+def first_order(*names: str) -> Callable[[Rule], Rule]:
+    """Enter a rule that knows tangents only; jets of another kind derive theirs from it."""
+
+    def enter(rule: Rule) -> Rule:
+        register(*names)(lambda level, *args, **kwargs: level.kind.derived(level, rule, args, kwargs))
         return rule
 
     return enter
@@ -46,15 +74,39 @@ def _constant_rule(name: str) -> Rule:
 
 def apply(name: str, *args: Any, **kwargs: Any) -> Any:
     """The function of this name on arguments of which some are jets."""
-    level = max(apply_levels((*args, *kwargs.values()) if kwargs else args), default=0)
-    if not level:
+    jets = list(_jets((*args, *kwargs.values()) if kwargs else args))
+    if not jets:
         return call(name, *args, **kwargs)
     if name not in RULES:
         raise UnsupportedError(
             f"polyad's jets have no rule for {name!r}. Write it with functions that have one "
             f"(dir(polyad.xp) lists them), or choose backend='autograd', 'jax' or 'torch'"
         )
-    return RULES[name](level, *args, **kwargs)
+    if _has_ndarray(args):
+        args = _of_framework(args, owner(jets[0]))
+    return RULES[name](max(jet._jet_level for jet in jets), *args, **kwargs)
+
+
+def _jets(args: Any) -> Iterator[Any]:
+    """The jets among the arguments, those in lists and tuples included."""
+    for arg in args:
+        if isinstance(arg, list | tuple):
+            yield from _jets(arg)
+        elif hasattr(arg, "_jet_level"):
+            yield arg
+
+
+def _has_ndarray(args: Any) -> bool:
+    return any(_has_ndarray(arg) if isinstance(arg, list | tuple) else type(arg) is np.ndarray for arg in args)
+
+
+def _of_framework(args: Any, backend: Any) -> Any:
+    """The arguments, ndarrays as arrays of the framework that the jets beside them are made of."""
+    if backend.host:
+        return args
+    if isinstance(args, list | tuple):
+        return type(args)(_of_framework(arg, backend) for arg in args)
+    return backend.constant(args) if type(args) is np.ndarray else args
 
 
 def call(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -65,25 +117,34 @@ def call(name: str, *args: Any, **kwargs: Any) -> Any:
     return f(*args, **kwargs)
 
 
-def apply_levels(args: Any) -> Iterator[int]:
-    """Levels of the jets among the arguments, those in lists and tuples included."""
-    for arg in args:
-        if isinstance(arg, list | tuple):
-            yield from apply_levels(arg)
-        else:
-            level = getattr(arg, "_jet_level", None)
-            if level is not None:
-                yield level
+def has_jets(args: Any) -> bool:
+    """Whether there is a jet among the arguments, those in lists and tuples included."""
+    return any(True for _ in _jets(args))
+
+
+def moves(level: int, x: Any) -> bool:
+    """Whether x has derivative parts of this level."""
+    return getattr(x, "_jet_level", None) == level
 
 
 def primal(level: int, x: Any) -> Any:
-    """x without its part of this level."""
+    """x without its parts of this level."""
     return x.primal if getattr(x, "_jet_level", None) == level else x
 
 
 def tangent(level: int, x: Any) -> Any:
-    """The part of x of this level, shape (k, *x.shape), or None."""
+    """The directions of x at this level, shape (k, *x.shape), or None."""
     return x.tangent if getattr(x, "_jet_level", None) == level else None
+
+
+def compact(level: int, x: Any) -> Any:
+    """As tangent, but axes along which it does not vary may have length 1; for rules that broadcast."""
+    return x.compact if getattr(x, "_jet_level", None) == level else None
+
+
+def plain(level: Any, x: Any) -> tuple[Any, ...]:
+    """The parts of x of its own shape at this level; None is zero."""
+    return x.plain if getattr(x, "_jet_level", None) == level else (None,) * level.plain
 
 
 def _without(level: int, arg: Any) -> Any:
@@ -103,6 +164,7 @@ def lift(t: Any, n: int) -> Any:
     return xp.reshape(t, (t.shape[0],) + (1,) * missing + tuple(t.shape[1:])) if missing > 0 else t
 
 
-_composed = {**COMPOSITIONS, **{f"linalg.{name}": f for name, f in MATRIX_COMPOSITIONS.items()}}
+_sums = {name: ACTIVATIONS[name] for name in ("log_softmax", "logsumexp", "softmax")}
+_composed = {**COMPOSITIONS, **_sums, **{f"linalg.{name}": f for name, f in MATRIX_COMPOSITIONS.items()}}
 for _name, _composition in _composed.items():
     register(_name)(lambda level, *args, _f=_composition, **kwargs: _f(*args, **kwargs))

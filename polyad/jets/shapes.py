@@ -1,4 +1,4 @@
-"""Functions that only move or add entries: linear, so the same for tangents.
+"""Functions that only move or add entries: linear, so the same for every part of a jet.
 
 A tangent has one axis in front, its k directions. Axes counted from the end
 stay what they are; axes counted from the front move by one.
@@ -11,7 +11,8 @@ import numpy as np
 
 from polyad.arrays import xp
 from polyad.jets.jet import make
-from polyad.jets.rule import lift, ndim, primal, register, tangent
+from polyad.jets.kind import Level
+from polyad.jets.rule import lift, moves, ndim, plain, primal, register, tangent
 
 Axis = int | tuple[int, ...] | None
 
@@ -27,22 +28,32 @@ def behind(axis: Axis, n: int) -> Any:
     return axis if axis < 0 else axis + 1
 
 
-def linear(level: int, x: Any, f: Callable[[Any], Any], df: Callable[[Any], Any]) -> Any:
-    """f of the primal and df, the same map behind the axis of directions, of the tangent."""
-    t = tangent(level, x)
-    return f(x) if t is None else make(level, f(primal(level, x)), df(t))
+def linear(
+    level: Level, x: Any, f: Callable[[Any], Any], df: Callable[[Any], Any], part: Callable[[Any], Any] | None = None
+) -> Any:
+    """A linear function of x.
+
+    f     the map of the primal
+    df    the same map behind the axis of directions, of the tangent
+    part  the same map of parts that have the shape of the primal, if f is not it
+    """
+    if not moves(level, x):
+        return f(x)
+    t, part = x.tangent, part or f
+    rest = tuple(None if c is None else part(c) for c in x.plain)
+    return make(level, f(x.primal), None if t is None else df(t), rest)
 
 
 @register("reshape")
-def _reshape(level: int, x: Any, shape: Any, copy: Any = None) -> Any:
+def _reshape(level: Level, x: Any, shape: Any, copy: Any = None) -> Any:
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     y = xp.reshape(primal(level, x), shape)
-    t = tangent(level, x)
-    return make(level, y, xp.reshape(t, (t.shape[0], *y.shape)))
+    full = tuple(y.shape)
+    return linear(level, x, lambda v: xp.reshape(v, full), lambda t: xp.reshape(t, (t.shape[0], *full)))
 
 
 @register("permute_dims")
-def _permute_dims(level: int, x: Any, axes: Any) -> Any:
+def _permute_dims(level: Level, x: Any, axes: Any) -> Any:
     axes = tuple(a % x.ndim for a in axes)
     return linear(
         level, x, lambda v: xp.permute_dims(v, axes), lambda t: xp.permute_dims(t, (0, *(a + 1 for a in axes)))
@@ -50,12 +61,12 @@ def _permute_dims(level: int, x: Any, axes: Any) -> Any:
 
 
 @register("matrix_transpose", "linalg.matrix_transpose")
-def _matrix_transpose(level: int, x: Any) -> Any:
+def _matrix_transpose(level: Level, x: Any) -> Any:
     return linear(level, x, xp.matrix_transpose, xp.matrix_transpose)
 
 
 @register("moveaxis")
-def _moveaxis(level: int, x: Any, source: Any, destination: Any) -> Any:
+def _moveaxis(level: Level, x: Any, source: Any, destination: Any) -> Any:
     n = x.ndim
     return linear(
         level,
@@ -66,14 +77,21 @@ def _moveaxis(level: int, x: Any, source: Any, destination: Any) -> Any:
 
 
 @register("squeeze")
-def _squeeze(level: int, x: Any, axis: Any) -> Any:
+def _squeeze(level: Level, x: Any, axis: Any) -> Any:
     return linear(level, x, lambda v: xp.squeeze(v, axis=axis), lambda t: xp.squeeze(t, axis=behind(axis, x.ndim)))
 
 
 @register("expand_dims")
-def _expand_dims(level: int, x: Any, axis: int = 0) -> Any:
+def _expand_dims(level: Level, x: Any, axis: int = 0) -> Any:
     return linear(
         level, x, lambda v: xp.expand_dims(v, axis=axis), lambda t: xp.expand_dims(t, axis=behind(axis, x.ndim + 1))
+    )
+
+
+@register("linalg.diagonal")
+def _diagonal(level: Level, x: Any, offset: int = 0) -> Any:
+    return linear(
+        level, x, lambda v: xp.linalg.diagonal(v, offset=offset), lambda t: xp.linalg.diagonal(t, offset=offset)
     )
 
 
@@ -81,7 +99,7 @@ def _triangle(name: str) -> None:
     f = getattr(xp, name)
 
     @register(name)
-    def rule(level: int, x: Any, k: int = 0) -> Any:
+    def rule(level: Level, x: Any, k: int = 0) -> Any:
         return linear(level, x, lambda v: f(v, k=k), lambda t: f(t, k=k))
 
 
@@ -90,7 +108,7 @@ _triangle("triu")
 
 
 @register("broadcast_to")
-def _broadcast_to(level: int, x: Any, shape: Any) -> Any:
+def _broadcast_to(level: Level, x: Any, shape: Any) -> Any:
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     return linear(
         level,
@@ -100,17 +118,40 @@ def _broadcast_to(level: int, x: Any, shape: Any) -> Any:
     )
 
 
-def _joined(level: int, xs: Any, join: Callable[[Any], Any], join_tangents: Callable[[Any], Any]) -> Any:
-    xs = [x if hasattr(x, "shape") else xp.asarray(x) for x in xs]
-    y = join([primal(level, x) for x in xs])
+@register("flip")
+def _flip(level: Level, x: Any, axis: Any = None) -> Any:
+    n = x.ndim
+    return linear(level, x, lambda v: xp.flip(v, axis=axis), lambda t: xp.flip(t, axis=behind(axis, n)))
+
+
+def _joined(level: Level, xs: Any, join: Callable[[Any], Any], join_tangents: Callable[[Any], Any]) -> Any:
+    like = next(x for x in xs if moves(level, x))
+    xs = [x if hasattr(x, "shape") else xp.full_like(primal(level, like), x) for x in xs]
+    primals = [primal(level, x) for x in xs]
     tangents = [tangent(level, x) for x in xs]
-    k = next(t.shape[0] for t in tangents if t is not None)
-    full = [xp.zeros((k, *x.shape), dtype=y.dtype) if t is None else t for x, t in zip(xs, tangents, strict=True)]
-    return make(level, y, join_tangents(full))
+    k = next((t.shape[0] for t in tangents if t is not None), None)
+    zeros = [
+        None if t is not None or k is None else _zero_tangent(k, v) for v, t in zip(primals, tangents, strict=True)
+    ]
+    full = [zero if t is None else t for zero, t in zip(zeros, tangents, strict=True)]
+    parts = tuple(
+        None if all(c is None for c in group) else join([_or_zero(c, v) for c, v in zip(group, primals, strict=True)])
+        for group in zip(*(plain(level, x) for x in xs), strict=True)
+    )
+    return make(level, join(primals), None if k is None else join_tangents(full), parts)
+
+
+def _zero_tangent(k: int, v: Any) -> Any:
+    zero = xp.zeros_like(v)
+    return xp.broadcast_to(zero[None, ...], (k, *zero.shape))
+
+
+def _or_zero(part: Any, v: Any) -> Any:
+    return xp.zeros_like(v) if part is None else part
 
 
 @register("concat")
-def _concat(level: int, xs: Any, axis: int | None = 0) -> Any:
+def _concat(level: Level, xs: Any, axis: int | None = 0) -> Any:
     if axis is None:
         xs, axis = [xp.reshape(x, (-1,)) for x in xs], 0
     n = ndim(xs[0])
@@ -118,13 +159,13 @@ def _concat(level: int, xs: Any, axis: int | None = 0) -> Any:
 
 
 @register("stack")
-def _stack(level: int, xs: Any, axis: int = 0) -> Any:
+def _stack(level: Level, xs: Any, axis: int = 0) -> Any:
     n = ndim(xs[0])
     return _joined(level, xs, lambda vs: xp.stack(vs, axis=axis), lambda ts: xp.stack(ts, axis=behind(axis, n + 1)))
 
 
 @register("getitem")
-def _getitem(level: int, x: Any, index: Any) -> Any:
+def _getitem(level: Level, x: Any, index: Any) -> Any:
     index = _expanded([_plain(i) for i in (index if isinstance(index, tuple) else (index,))], x.ndim)
     if not any(_is_advanced(i) for i in index):
         return linear(level, x, lambda v: v[index], lambda t: t[(slice(None), *index)])

@@ -1,6 +1,5 @@
 """batched_jacobian: one small Jacobian for each row of a batch."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any

@@ -16,7 +16,7 @@ import numpy as np
 
 from polyad import trees
 from polyad.arrays import describe, dtype_name, is_floating, number_kind, single_owner
-from polyad.backends import current, get, is_array, is_host, owner, running
+from polyad.backends import carried, current, get, is_array, is_host, owner, running
 from polyad.backends.base import Arrays, Backend
 from polyad.captures import captured_arrays, declared_arrays, unboxed
 from polyad.errors import ArgumentError, DTypeError, LeafError, MixedArraysError
@@ -179,7 +179,7 @@ class Call:
         except MixedArraysError:
             raise MixedArraysError(self._mixed()) from None
         if asked is not None:
-            backend = get(asked)
+            backend = carried(get(asked))
             if found is not None and found is not backend and found.name not in backend.wraps:
                 raise MixedArraysError(
                     f"{self.operator}: backend={backend.name!r}, but {self._name_of_first(found)} is an array of "
@@ -189,7 +189,7 @@ class Call:
         if found is None:  # ndarrays alone: what f captures may still speak for itself
             with contextlib.suppress(MixedArraysError):  # f need not use all of it
                 found = single_owner(captured_arrays(self.f))
-        return found or current()
+        return carried(found or current())
 
     def _mixed(self) -> str:
         named = [

@@ -11,9 +11,9 @@ from typing import Any
 
 from polyad.arrays import stop_gradient, xp
 from polyad.backends.base import MOST_DIRECTIONS, MOST_ENTRIES, Arrays, Backend, basis, with_aux
-from polyad.operators.rows import checked, probe, units
 from polyad.operators.field import Field, trace
 from polyad.operators.outer import outer_mode
+from polyad.operators.rows import checked, probe, units
 
 __all__ = ["curvatures"]
 

@@ -1,0 +1,177 @@
+"""Time of a Laplacian in the loss, and of Taylor series by their order.
+
+    OMP_NUM_THREADS=1 taskset -c 1 python benchmarks/laplacian.py    # prints Markdown tables
+
+The loss is mean((lap u)^2) of a tanh MLP u with 4 hidden layers, in float32; its
+gradient in all parameters is timed. The unit is one forward pass of the same
+model in the same run. Competitors are timed in turn. folx is used if installed.
+"""
+
+import argparse
+import importlib.util
+import os
+import statistics
+import time
+
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from polyad import xp
+from polyad.jets import laplacians, series
+
+
+def parameters(inputs: int, width: int, depth: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    random = np.random.Generator(np.random.Philox(0))
+    sizes = [inputs, *[width] * depth, 1]
+    return [
+        (random.normal(0, n**-0.5, (n, m)).astype(np.float32), np.zeros(m, np.float32))
+        for n, m in itertools.pairwise(sizes)
+    ]
+
+
+def model(params, x):
+    *hidden, (w, b) = params
+    for weight, bias in hidden:
+        x = xp.tanh(x @ weight + bias)
+    return x @ w + b
+
+
+def jets_loss(params, x, unit):
+    return xp.mean(laplacians(lambda z: (model(params, z),), [x], [unit])[2][0] ** 2)
+
+
+def torch_runs(inputs: int, batch: int, width: int, depth: int):
+    torch.set_num_threads(1)
+    params = [tuple(map(torch.from_numpy, pair)) for pair in parameters(inputs, width, depth)]
+    leaves = [leaf.requires_grad_() for pair in params for leaf in pair]
+    x = torch.from_numpy(points(batch, inputs))
+    unit = torch.eye(inputs)[:, None, :]
+
+    def twice(params, x):
+        x = x.clone().requires_grad_()
+        (first,) = torch.autograd.grad(model(params, x).sum(), x, create_graph=True)
+        lap = 0.0
+        for i in range(inputs):
+            lap = lap + torch.autograd.grad(first[:, i].sum(), x, create_graph=True)[0][:, i]
+        return (lap**2).mean()
+
+    return {
+        "forward": lambda: model(params, x),
+        "jets": lambda: torch.autograd.grad(jets_loss(params, x, unit), leaves, allow_unused=True),
+        "reverse over reverse": lambda: torch.autograd.grad(twice(params, x), leaves, allow_unused=True),
+    }
+
+
+def jax_runs(inputs: int, batch: int, width: int, depth: int):
+    params = jax.tree.map(jnp.asarray, parameters(inputs, width, depth))
+    x, unit = jnp.asarray(points(batch, inputs)), jnp.eye(inputs)[:, None, :]
+
+    def compiled(f, *args):
+        g = jax.jit(f).lower(*args).compile()
+        return lambda: jax.block_until_ready(g(*args))
+
+    def trace_loss(params, x):
+        hessian = jax.vmap(jax.hessian(lambda z: model(params, z)[0]))(x)
+        return jnp.mean(jnp.trace(hessian, axis1=1, axis2=2) ** 2)
+
+    runs = {
+        "forward": compiled(model, params, x),
+        "jets": compiled(jax.grad(lambda params, x: jets_loss(params, x, unit)), params, x),
+        "trace of the Hessian": compiled(jax.grad(trace_loss), params, x),
+    }
+    if importlib.util.find_spec("folx"):
+        import folx
+
+        def folx_loss(params, x):
+            one = folx.forward_laplacian(lambda z: model(params, z)[0])
+            return jnp.mean(jax.vmap(lambda z: one(z).laplacian)(x) ** 2)
+
+        def folx_batched_loss(params, x):
+            one = folx.forward_laplacian(lambda z: model(params, z)[0], sparsity_threshold=6)
+            return jnp.mean(folx.batched_vmap(lambda z: one(z).laplacian, max_batch_size=batch)(x) ** 2)
+
+        runs["folx"] = compiled(jax.grad(folx_loss), params, x)
+        runs["folx, sparse"] = compiled(jax.grad(folx_batched_loss), params, x)
+    return runs
+
+
+def points(batch: int, inputs: int) -> np.ndarray:
+    return np.random.Generator(np.random.Philox(1)).normal(size=(batch, inputs)).astype(np.float32)
+
+
+def in_turn(runs, rounds: int) -> dict[str, float]:
+    """Median seconds of each, measured in turn, so that a slow moment of the machine meets all of them."""
+    times = {name: [] for name in runs}
+    for _ in range(rounds + 2):
+        for name, run in runs.items():
+            repeats = 5 if name == "forward" else 1
+            if repeats > 1:
+                run()  # the arrays of the last one have left the cache cold
+            start = time.perf_counter()
+            for _ in range(repeats):
+                run()
+            times[name].append((time.perf_counter() - start) / repeats)
+    return {name: statistics.median(values[2:]) for name, values in times.items()}
+
+
+def laplacian_table(rounds: int, batch: int, width: int, depth: int) -> None:
+    print("| backend | inputs | Laplacian | ms | forward passes |\n| --- | --- | --- | --- | --- |")
+    for backend, built in (("torch", torch_runs), ("jax, jit", jax_runs)):
+        for inputs in (2, 10):
+            medians = in_turn(built(inputs, batch, width, depth), rounds)
+            for name, seconds in medians.items():
+                ratio = seconds / medians["forward"]
+                print(f"| {backend} | {inputs} | {name} | {1e3 * seconds:.2f} | {ratio:.1f} |", flush=True)
+
+
+def series_table(rounds: int, batch: int, width: int, depth: int, orders: int) -> None:
+    """Series of u(x + v t) and its gradient in the parameters; memory is what XLA allots besides the arguments."""
+    print("\n| order | torch, forward passes | jax, forward passes | jax, MiB |\n| --- | --- | --- | --- |")
+    x = points(batch, 2)
+    plain = parameters(2, width, depth)
+    tensors = [tuple(torch.from_numpy(a).requires_grad_() for a in pair) for pair in plain]
+    arrays = jax.tree.map(jnp.asarray, plain)
+
+    def last(params, x, order):
+        coefficients = series(lambda z: (model(params, z),), [x], [(xp.ones_like(x), *(None,) * (order - 1))])[1]
+        return xp.mean(coefficients[0][-1] ** 2)
+
+    z, leaves = torch.from_numpy(x), [leaf for pair in tensors for leaf in pair]
+    runs = {"forward": lambda: model(tensors, z)}
+    for order in range(1, orders + 1):
+        runs[f"torch {order}"] = lambda order=order: torch.autograd.grad(
+            last(tensors, z, order), leaves, allow_unused=True
+        )
+    by_torch = in_turn(runs, rounds)
+    compiled = {"forward": jax.jit(model).lower(arrays, x).compile()}
+    for order in range(1, orders + 1):
+        gradient = jax.grad(lambda params, x, order=order: last(params, x, order))
+        compiled[f"jax {order}"] = jax.jit(gradient).lower(arrays, x).compile()
+    by_jax = in_turn({name: lambda f=f: jax.block_until_ready(f(arrays, x)) for name, f in compiled.items()}, rounds)
+    for order in range(1, orders + 1):
+        memory = compiled[f"jax {order}"].memory_analysis().temp_size_in_bytes / 2**20
+        ratios = by_torch[f"torch {order}"] / by_torch["forward"], by_jax[f"jax {order}"] / by_jax["forward"]
+        print(f"| {order} | {ratios[0]:.1f} | {ratios[1]:.1f} | {memory:.1f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--orders", type=int, default=8)
+    given = parser.parse_args()
+    laplacian_table(given.rounds, given.batch, given.width, given.depth)
+    series_table(max(5, given.rounds // 3), given.batch, given.width, given.depth, given.orders)
+
+
+if __name__ == "__main__":
+    main()
