@@ -20,8 +20,8 @@ lint: $(STAMP) ## check style, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-test: $(STAMP) ## run the tests, with coverage
-	$(BIN)/pytest --cov
+test: $(STAMP) ## run the tests on all cores, with coverage
+	$(BIN)/pytest --cov -n auto
 
 # The stamp is newer than what it was installed from, so a second run installs
 # nothing. A .venv that something else made has none and is installed into.
