@@ -1,6 +1,7 @@
 """The switching rule: every strategy gives the numbers of the framework untouched."""
 
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_strategies_keep_captured_arrays_and_go_to_third_order(backend, strategi
             assert difference(gradient(curvature, x, w, argnums=(0, 1), backend=backend), expected) < 1e-11, strategy
 
 
-@pytest.mark.parametrize("strategy", ["auto", "recompute"])
+@pytest.mark.parametrize("strategy", ["auto", "recompute", "forward_over_reverse"])
 def test_strategies_work_under_jax_itself(strategy):
     jax = pytest.importorskip("jax")
     loss, model, data = LOSSES["gradient"]
@@ -100,7 +101,7 @@ def test_a_scan_keeps_its_inputs_alone_under_auto():
     assert memory("auto") < memory("off") / 8
 
 
-@pytest.mark.parametrize("strategy", ["auto", "taped"])
+@pytest.mark.parametrize("strategy", ["auto", "taped", "recompute", "forward_over_reverse"])
 def test_strategies_work_under_torch_itself(strategy):
     torch = pytest.importorskip("torch")
     loss, model, data = LOSSES["gradient"]
@@ -115,6 +116,64 @@ def test_strategies_work_under_torch_itself(strategy):
         assert difference(trees.map(lambda p: p.grad, leaves), expected) < 1e-12
         with torch.no_grad():
             assert not gradient(lambda t: xp.sum(t**2), t).requires_grad
+
+
+@pytest.mark.parametrize("strategy", ["auto", "taped", "recompute", "forward_over_reverse"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_strategies_work_under_autograd_itself(strategy, name):
+    autograd = pytest.importorskip("autograd")
+    loss, model, data = LOSSES[name]
+    params, state = setup(0, model, backend="autograd", dtype="float64")
+
+    def of_both(both):
+        with polyad.use_backend("autograd"):
+            return loss(both[0], *both[1:], state)
+
+    expected = autograd.grad(of_both)((params, *data))
+    with nested_switching(strategy):
+        assert difference(autograd.grad(of_both)((params, *data)), expected) < 1e-11
+
+
+@pytest.mark.parametrize("strategy", ["recompute", "forward_over_reverse"])
+def test_a_loop_of_torch_keeps_its_inputs_alone(strategy):
+    torch = pytest.importorskip("torch")
+    w = torch.ones((7, 7), dtype=torch.float64, requires_grad=True)
+
+    class Kept:
+        def __init__(self, tensor):
+            self.tensor = tensor
+
+    def saved(policy):
+        """Entries that the graph of five steps still holds when they are done."""
+        kept = weakref.WeakSet()
+
+        def pack(tensor):
+            held = Kept(tensor)
+            kept.add(held)
+            return held
+
+        x = torch.full((31, 7), 0.1, dtype=torch.float64)
+        with nested_switching(policy), torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held.tensor):
+            for _ in range(5):
+                x = x - 0.1 * gradient(lambda x: xp.sum(xp.tanh(xp.tanh(x @ w) @ w) ** 2), x)
+        return sum(held.tensor.numel() for held in kept if held.tensor.shape[:1] == (31,))
+
+    assert saved(strategy) < saved("taped") / 3
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("strategy", ["auto", "recompute", "forward_over_reverse"])
+def test_strategies_work_inside_torch_compile(strategy):
+    torch = pytest.importorskip("torch")
+    loss, model, data = LOSSES["gradient"]
+    params, state = setup(0, model, backend="torch", dtype="float64")
+    t = arrays("torch", *data)
+    leaves = trees.map(lambda p: p.requires_grad_(), params)
+    expected = torch.autograd.grad(loss(leaves, t, state), trees.leaves(leaves))
+    with nested_switching(strategy):
+        compiled = torch.compile(loss, backend="aot_eager")
+        for _ in range(2):
+            assert difference(torch.autograd.grad(compiled(leaves, t, state), trees.leaves(leaves)), expected) < 1e-12
 
 
 def test_policies_are_said_in_a_block_or_in_the_environment(monkeypatch):

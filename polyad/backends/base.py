@@ -215,6 +215,10 @@ class Backend(ABC):
         """Whether forward mode, differentiated again, is right for the f of this pullback."""
         return True
 
+    def shielded(self, f: Function) -> Function:
+        """f, into which a compiler of the framework that cannot differentiate twice does not look."""
+        return f
+
     def compile(self, f: Function) -> Function:
         """f, made faster for repeated calls with the same shapes."""
         return f

@@ -1,5 +1,6 @@
 """PyTorch: its tape outside of torch.func, and torch.func inside of it."""
 
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -92,6 +93,11 @@ class Torch(Backend):
 
     def forward_is_right(self, pull: Pull) -> bool:
         return not any(node.name() in FORWARD_WRONGLY for node in recorded(getattr(pull, "outputs", ())))
+
+    def shielded(self, f: Function) -> Function:
+        # What torch.compile makes of the inside of f has no second derivative.
+        dynamo = sys.modules.get("torch._dynamo")
+        return f if dynamo is None else dynamo.disable(f)
 
     def untracked(self) -> Any:
         return torch.no_grad()

@@ -82,7 +82,7 @@ def nested(
         return sweep(made[-1], *args)
 
     with step(call.operator, call.backend.name, *strategy(call.backend)) as this:
-        groups = run(call.backend, on, call.flat, call.xs, _captured(call), beside, first_order)
+        groups = call.backend.shielded(run)(call.backend, on, call.flat, call.xs, _captured(call), beside, first_order)
         this.plan = made[0].plan
     return groups
 
@@ -94,7 +94,8 @@ def pulled(call: Call) -> tuple[Arrays, Callable[..., Arrays], Arrays]:
         this.plan = (
             Plan("reverse", 1, "for each cotangent") if reverse else choose(call.backend, "auto", call.columns, 1)
         )
-        return Passes(call, switched(call.backend, _captured(call)), call.flat).pullback(call.xs)
+        passes = Passes(call, switched(call.backend, _captured(call)), call.flat)
+        return call.backend.shielded(passes.pullback)(call.xs)
 
 
 def _captured(call: Call) -> Callable[[], Sequence[Any]]:
