@@ -137,7 +137,7 @@ def test_strategies_work_under_autograd_itself(strategy, name):
 @pytest.mark.parametrize("strategy", ["recompute", "forward_over_reverse"])
 def test_a_loop_of_torch_keeps_its_inputs_alone(strategy):
     torch = pytest.importorskip("torch")
-    w = torch.ones((7, 7), dtype=torch.float64, requires_grad=True)
+    w = torch.ones((7, 70), dtype=torch.float64, requires_grad=True)
 
     class Kept:
         def __init__(self, tensor):
@@ -155,7 +155,7 @@ def test_a_loop_of_torch_keeps_its_inputs_alone(strategy):
         x = torch.full((31, 7), 0.1, dtype=torch.float64)
         with nested_switching(policy), torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held.tensor):
             for _ in range(5):
-                x = x - 0.1 * gradient(lambda x: xp.sum(xp.tanh(xp.tanh(x @ w) @ w) ** 2), x)
+                x = x - 0.1 * gradient(lambda x: xp.sum(xp.tanh(x @ w) ** 2), x)
         return sum(held.tensor.numel() for held in kept if held.tensor.shape[:1] == (31,))
 
     assert saved(strategy) < saved("taped") / 3
