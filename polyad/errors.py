@@ -116,3 +116,9 @@ class DetachError(PolyadError, TypeError):
 
 class GradientCheckError(PolyadError, AssertionError):
     """A gradient that finite differences do not confirm."""
+
+
+ESCAPED = (
+    "an array that was made inside the function of a nested derivative is used outside of it, where it has no "
+    "derivative. Return it, or return it as aux with has_aux=True, or type nested_switching('taped')"
+)

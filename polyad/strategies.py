@@ -16,10 +16,11 @@ Sources: Pearlmutter (1994); Griewank & Walther (2008), chapter 5.
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from polyad.arrays import is_floating, xp
+from polyad.arrays import dtype_name, number_kind, xp
+from polyad.backends import is_array
 from polyad.backends.base import (
     Array,
     Arrays,
@@ -55,8 +56,8 @@ def recompute(
     if found is None:
         explained(*HIDDEN)
         return sweep(f, *args)
-    zs, more, closed = found
-    places = [i for i, z in enumerate(zs) if is_floating(z)]
+    zs, more, closed, _ = found
+    places = [i for i, z in enumerate(zs) if _differentiable(z)]
     again = _opened(sweep, closed, len(args))
 
     def floating(*args: Array) -> Arrays:
@@ -97,11 +98,11 @@ class InputsOnly:
         if found is None:
             explained(*HIDDEN)
             return primitive(f, xs)
-        zs, more, closed = found
+        zs, more, closed, dual = found
         first, m, *aux = made
         g, args = _flat(closed, has_aux), (*xs, *more)
         values = self.backend.attach(zs, args, *_again(self.backend, g, zs))
-        dual = self.dual and self.backend.forward_is_right(first)
+        dual = self.dual and dual and self.backend.forward_is_right(first)
         pull = _Pullback(self.backend, _Lagrangian(self.backend, g, len(xs)), args, zs, m, first, dual)
         return (values[:m], pull, _with_floating(aux[0], values[m:])) if has_aux else (values, pull)
 
@@ -131,10 +132,10 @@ class InputsOnly:
         if found is None:
             explained(*HIDDEN)
             return primitive(f, xs, dxs)
-        zs, more, closed = found
+        zs, more, closed, dual = found
         m, *aux = made
         push, pull = _again(self.backend, _opened(sweep, closed, n + len(directions)), zs)
-        if self.dual:
+        if self.dual and dual:
             lagrangian = _Lagrangian(self.backend, _flat(closed, has_aux), n)
             pull = _or(functools.partial(lagrangian.pull_pushed, moving, m, zs, many), pull)
         values = self.backend.attach(zs, (*xs, *directions, *more), push, pull)
@@ -174,7 +175,8 @@ class _Lagrangian:
             return (*ys, *gs)
 
         still = (None,) * (len(args) - self.n)
-        values, tangents = self.backend.pushforward(flat, (*args, *us), (*dxs, *still, *dus))
+        with self.backend.tracked():  # without it torch has rules that are not differentiable
+            values, tangents = self.backend.pushforward(flat, (*args, *us), (*dxs, *still, *dus))
         return (values[:m], values[m:]), (tangents[:m], tangents[m:])
 
     def pull_pushed(self, moving: list[int], m: int, zs: Arrays, many: bool, args: Arrays, cotangents: Some) -> Arrays:
@@ -210,7 +212,7 @@ class _Pullback:
     args: Arrays
     zs: Arrays
     m: int
-    first: Pull
+    first: Pull | None
     dual: bool
 
     def __call__(self, cotangents: Some) -> Arrays:
@@ -223,20 +225,22 @@ class _Pullback:
     def _attached(self, cotangents: Some, many: bool) -> Arrays:
         places = [i for i, u in enumerate(cotangents) if u is not None]
         us = tuple(u for u in cotangents if u is not None)
+        assert self.first is not None
         constants = _spread([self.backend.stop_gradient(u) for u in us], places, self.m)
         found = self.backend.pullbacks(self.first, constants) if many else self.first(constants)
         gs = tuple(map(self.backend.stop_gradient, found))
-        n, k = self.lagrangian.n, len(self.args)
-
-        def again(*args: Array) -> Arrays:
-            _, pull = self.backend.pullback(self.lagrangian.g, args[:k])
-            some = self._full(args[k:], places, many)
-            return (self.backend.pullbacks(pull, some) if many else pull(some))[:n]
-
-        push, pull = _again(self.backend, again, gs)
+        rule = replace(self, first=None)  # which holds the tape of the first evaluation
+        push, pull = _again(self.backend, functools.partial(rule.pulled, places, many), gs)
         if self.dual:
-            pull = _or(functools.partial(self._dual, places, gs, many), pull)
+            pull = _or(functools.partial(rule.dual_sweep, places, gs, many), pull)
         return self.backend.attach(gs, (*self.args, *us), push, pull)
+
+    def pulled(self, places: list[int], many: bool, *args: Array) -> Arrays:
+        """What pulling gives, as a function of args and of the cotangents at these places."""
+        k = len(self.args)
+        _, pull = self.backend.pullback(self.lagrangian.g, args[:k])
+        some = self._full(args[k:], places, many)
+        return (self.backend.pullbacks(pull, some) if many else pull(some))[: self.lagrangian.n]
 
     def _full(self, us: Some, places: list[int], many: bool) -> Arrays:
         """Cotangents of everything that g returns; zero where none is given."""
@@ -246,7 +250,8 @@ class _Pullback:
             _spread(us, places, len(self.zs)), tuple(_repeated(z, size) if many else z for z in zeros)
         )
 
-    def _dual(self, places: list[int], gs: Arrays, many: bool, args: Arrays, cotangents: Some) -> Arrays:
+    def dual_sweep(self, places: list[int], gs: Arrays, many: bool, args: Arrays, cotangents: Some) -> Arrays:
+        """Cotangents of args and of the cotangents at these places, from those of what pulling gave."""
         n, k = self.lagrangian.n, len(self.args)
         us = self._full(args[k:], places, many)
         lagrangian, xs = self.lagrangian, args[:n]
@@ -302,9 +307,9 @@ def _again(backend: Backend, g: Function, zs: Arrays) -> tuple[Push, Transpose]:
     return push, pull
 
 
-# Sums may run in another order the second time, and in lower precision on an
-# accelerator; another random mask differs by the size of the values.
-SAME = 1e-3
+# Sums may run in another order the second time; whatever else differs, a random mask
+# or a running mean, differs by more. Square roots of the relative precision.
+SAME = {"float64": 1.5e-8, "complex128": 1.5e-8, "float32": 3.5e-4, "complex64": 3.5e-4}
 
 
 def refuse_changed(backend: Backend, again: Sequence[Array], zs: Sequence[Array]) -> None:
@@ -316,7 +321,7 @@ def refuse_changed(backend: Backend, again: Sequence[Array], zs: Sequence[Array]
         if 0 in tuple(old.shape):
             continue
         gap = xp.max(xp.abs(backend.stop_gradient(new) - old))
-        changed = gap > SAME * xp.max(xp.abs(old))
+        changed = gap > SAME.get(dtype_name(old.dtype), 0.1) * xp.max(xp.abs(old))
         if backend.concrete(changed) and bool(changed):
             raise ImpureFunctionError(
                 "a function inside a nested derivative gave other values when it was evaluated again: it draws "
@@ -337,14 +342,18 @@ def _flat(closed: Function, has_aux: bool) -> Function:
     return flat
 
 
+def _differentiable(x: Any) -> bool:
+    return is_array(x) and number_kind(x) in ("floating", "complex")
+
+
 def _floating(aux: Arrays = ()) -> Arrays:
-    return tuple(a for a in aux if is_floating(a))
+    return tuple(a for a in aux if _differentiable(a))
 
 
 def _with_floating(aux: Arrays, floating: Arrays) -> Arrays:
     """aux with these in place of what is floating."""
     rest = iter(floating)
-    return tuple(next(rest) if is_floating(a) else a for a in aux)
+    return tuple(next(rest) if _differentiable(a) else a for a in aux)
 
 
 def _spread(some: Some, places: Sequence[int], n: int) -> tuple[Array | None, ...]:

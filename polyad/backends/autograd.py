@@ -28,7 +28,7 @@ from polyad.backends.base import (
     Sweep,
     Transpose,
 )
-from polyad.errors import DetachError
+from polyad.errors import ESCAPED, DetachError, ImpureFunctionError
 
 __all__ = ["Autograd"]
 
@@ -94,7 +94,7 @@ class Autograd(Backend):
         zs = sweep(lambda *xs: closed(*xs, *constants), *map(getval, (*xs, *beside)))
         if any(map(isbox, zs)):  # f captures a box that is not among those found
             return None
-        return zs, boxes, closed
+        return zs, boxes, closed, True
 
     def attach(self, zs: Arrays, args: Arrays, push: Push, pull: Transpose) -> Arrays:
         # Boxes of its own: those that f captures hold other arrays while it is evaluated again.
@@ -120,15 +120,17 @@ class Autograd(Backend):
 
 
 class _Constant(Node):  # type: ignore[misc]  # autograd has no types
-    """A node that remembers nothing."""
+    """A node that remembers nothing but whether the evaluation it belongs to is running."""
 
-    __slots__ = ()
+    __slots__ = ("running",)
 
-    def __init__(self, *args: Any) -> None:
-        pass
+    def __init__(self, value: Any, fun: Any, args: Any, kwargs: Any, argnums: Any, parents: Any) -> None:
+        self.running = parents[0].running
+        if not self.running[0]:
+            raise ImpureFunctionError(ESCAPED)
 
-    def initialize_root(self) -> None:
-        pass
+    def initialize_root(self, running: list[bool]) -> None:
+        self.running = running
 
 
 notrace_primitives[_Constant] = notrace_primitives[VJPNode]
@@ -143,13 +145,15 @@ def _lending(f: Function, boxes: Arrays, n: int) -> Function:
     """
 
     def closed(*args: Array) -> Any:
-        owned = [(box._value, box._trace, box._node) for box in boxes]
-        with _new_trace() as trace:
+        with _new_trace() as trace:  # which one thread holds at a time
+            owned = [(box._value, box._trace, box._node) for box in boxes]
+            running = [True]
             try:
                 for box, array in zip(boxes, args[n:], strict=True):
-                    box._value, box._trace, box._node = array, trace, _Constant.new_root()
+                    box._value, box._trace, box._node = array, trace, _Constant.new_root(running)
                 out = f(*args[:n])
             finally:
+                running[0] = False
                 for box, (value, number, node) in zip(boxes, owned, strict=True):
                     box._value, box._trace, box._node = value, number, node
         return trees.map(lambda y: y._value if isbox(y) and y._trace == trace else y, out)

@@ -23,7 +23,7 @@ Function = Callable[..., Any]
 Pull = Callable[[Sequence[Array | None]], Arrays]
 Sweep = Callable[..., Arrays]
 Captured = Callable[[], Sequence[Array]]
-Aside = tuple[Arrays, Arrays, Function]
+Aside = tuple[Arrays, Arrays, Function, bool]
 Push = Callable[[Arrays, Sequence[Array | None]], Arrays]
 Transpose = Callable[[Arrays, Sequence[Array | None]], Arrays]
 
@@ -189,9 +189,10 @@ class Backend(ABC):
         """sweep(f, *xs, *beside), a tuple of arrays, run on constants: nothing is kept for the pass around.
 
         captured  gives the arrays that can be found in f without running it
-        returns   (zs, arrays, closed): f captures these arrays, and
-                  closed(*xs, *arrays) is f(*xs) as a function of them too. None
-                  where f captures something that cannot be seen from here
+        returns   (zs, arrays, closed, dual): f captures these arrays, and
+                  closed(*xs, *arrays) is f(*xs) as a function of them too; dual
+                  is whether forward mode through it is right. None where f
+                  captures something that cannot be seen from here
         """
         return None
 
@@ -222,6 +223,10 @@ class Backend(ABC):
     def compile(self, f: Function) -> Function:
         """f, made faster for repeated calls with the same shapes."""
         return f
+
+    def tracked(self) -> AbstractContextManager[Any]:
+        """A block in which the framework records for reverse mode, whatever is said around it."""
+        return nullcontext()
 
     def untracked(self) -> AbstractContextManager[Any]:
         """A block in which the framework need not record for reverse mode."""

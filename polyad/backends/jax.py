@@ -80,17 +80,17 @@ class Jax(Backend):
     def checkpoint(self, f: Function, xs: Arrays) -> Arrays | None:
         try:
             return jax.checkpoint(f)(*xs)
-        except jax.errors.ConcretizationTypeError:  # f looks at values, which a trace of it does not have
+        except LOOKS_AT_VALUES:  # a trace of f does not have them
             return f(*xs)
 
     def aside(self, sweep: Sweep, f: Function, xs: Arrays, captured: Captured, beside: Arrays = ()) -> Aside | None:
         try:
             closed, found = _closed(f, xs)
-        except jax.errors.ConcretizationTypeError:
+        except LOOKS_AT_VALUES:
             return None
         constants = tuple(map(jax.lax.stop_gradient, found))
         zs = sweep(lambda *xs: closed(*xs, *constants), *map(jax.lax.stop_gradient, (*xs, *beside)))
-        return zs, found, closed
+        return zs, found, closed, True
 
     def attach(self, zs: Arrays, args: Arrays, push: Push, pull: Transpose) -> Arrays:
         return jax_linear.attach(zs, args, push, pull)
@@ -149,6 +149,15 @@ class Jax(Backend):
         return np.asarray(array)
 
 
+# What JAX raises where f wants to see a value.
+LOOKS_AT_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+
 def _closed(f: Function, xs: Arrays) -> tuple[Function, Arrays]:
     """(closed, arrays): the traced arrays that f captures, and f with them as further arguments.
 
@@ -158,7 +167,7 @@ def _closed(f: Function, xs: Arrays) -> tuple[Function, Arrays]:
     closed_jaxpr, shapes = jax.make_jaxpr(lambda *xs: f(*xs), return_shape=True)(*xs)
     constants, tree = closed_jaxpr.consts, jax.tree.structure(shapes)
     traced = [
-        i for i, c in enumerate(constants) if isinstance(c, jax.core.Tracer) and jnp.issubdtype(c.dtype, jnp.floating)
+        i for i, c in enumerate(constants) if isinstance(c, jax.core.Tracer) and jnp.issubdtype(c.dtype, jnp.inexact)
     ]
 
     def closed(*args: Array) -> Any:

@@ -31,20 +31,17 @@ def attach(zs: Arrays, args: Arrays, push: Push, pull: Transpose) -> Arrays:
     # What the two capture goes in as operands: hidden in them, it would outlive its trace.
     k, constants = len(forward_constants), (*forward_constants, *backward_constants)
     n = len(constants)
-    maps = {
-        "push": lambda *operands: forward(operands[:k], operands[n:]),
-        "pull": lambda *operands: backward(operands[k:n], operands[n:]),
-        "n": n + len(args),
-    }
-
-    def derivative(primals: Any, tangents: Any) -> Any:
-        _, constants, args = primals
-        # The values through attached() again: an outer derivative passes through them too.
-        return attached(*primals), tuple(linear_p.bind(*constants, *args, *tangents[2], **maps))
-
-    attached = jax.custom_jvp(lambda zs, constants, args: zs)
-    attached.defjvp(derivative)
-    return attached(zs, constants, args)
+    return tuple(
+        attached_p.bind(
+            *zs,
+            *constants,
+            *args,
+            push=lambda *operands: forward(operands[:k], operands[n:]),
+            pull=lambda *operands: backward(operands[k:n], operands[n:]),
+            m=len(zs),
+            n=n,
+        )
+    )
 
 
 def _traced(f: Function, args: Arrays, directions: Arrays) -> tuple[Function, Arrays]:
@@ -100,12 +97,14 @@ def _transpose(cotangents: Any, *operands: Any, push: Function, pull: Function, 
 def _batch(operands: Any, axes: Any, *, push: Function, pull: Function, n: int) -> Any:
     size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
     along = [batching.bdim_at_front(x, axis, size) for x, axis in zip(operands[n:], axes[n:], strict=True)]
-
-    def each(f: Function) -> Function:
-        return lambda *xs: jax.vmap(f, (*axes[:n], *(0,) * (len(xs) - n)), axis_size=size)(*xs)
-
-    ys = linear_p.bind(*operands[:n], *along, push=each(push), pull=each(pull), n=n)
+    over = {"push": _each(push, axes[:n], size), "pull": _each(pull, axes[:n], size)}
+    ys = linear_p.bind(*operands[:n], *along, **over, n=n)
     return ys, [0] * len(ys)
+
+
+def _each(f: Function, axes: Any, size: int) -> Function:
+    """f over a leading axis of its last operands, and over these axes of the first ones."""
+    return lambda *xs: jax.vmap(f, (*axes, *(0,) * (len(xs) - len(axes))), axis_size=size)(*xs)
 
 
 linear_p.def_impl(_run)
@@ -114,3 +113,35 @@ ad.primitive_jvps[linear_p] = _jvp
 ad.primitive_transposes[linear_p] = _transpose
 batching.primitive_batchers[linear_p] = _batch
 mlir.register_lowering(linear_p, mlir.lower_fun(_run, multiple_results=True))
+
+
+# The constants: operands are (*zs, *constants, *args), m and n the numbers of the first two.
+# Not jax.custom_jvp: partial evaluation, as in a scan that is linearized, drops its rule
+# where some of the inputs are known.
+attached_p = Primitive("polyad_attached")
+attached_p.multiple_results = True
+
+
+def _values(*operands: Any, push: Function, pull: Function, m: int, n: int) -> Any:
+    return list(operands[:m])
+
+
+def _values_jvp(primals: Any, tangents: Any, *, push: Function, pull: Function, m: int, n: int) -> Any:
+    along = [ad.instantiate_zeros(t) for t in tangents[m + n :]]
+    dzs = linear_p.bind(*primals[m:], *along, push=push, pull=pull, n=len(primals) - m)
+    # The values by the primitive again: an outer derivative passes through them too.
+    return attached_p.bind(*primals, push=push, pull=pull, m=m, n=n), dzs
+
+
+def _values_batch(operands: Any, axes: Any, *, push: Function, pull: Function, m: int, n: int) -> Any:
+    size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
+    zs = [batching.bdim_at_front(x, axis, size) for x, axis in zip(operands[:m], axes[:m], strict=True)]
+    over = {"push": _each(push, axes[m:], size), "pull": _each(pull, axes[m:], size)}
+    return attached_p.bind(*zs, *operands[m:], **over, m=m, n=n), [0] * m
+
+
+attached_p.def_impl(_values)
+attached_p.def_abstract_eval(_values)
+ad.primitive_jvps[attached_p] = _values_jvp
+batching.primitive_batchers[attached_p] = _values_batch
+mlir.register_lowering(attached_p, mlir.lower_fun(_values, multiple_results=True))

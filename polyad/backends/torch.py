@@ -25,9 +25,10 @@ from polyad.backends.base import (
     of_some,
     zeros_for_none,
 )
+from polyad.backends.torch_attach import attach
 from polyad.backends.torch_graph import reaches_outside, recorded, refuse_dead_ends
 from polyad.backends.torch_namespace import ACTIVATIONS, inside_functorch, namespace
-from polyad.backends.torch_replay import Replay, attach
+from polyad.backends.torch_replay import Replay
 from polyad.errors import DetachError
 
 __all__ = ["Torch"]
@@ -84,9 +85,12 @@ class Torch(Backend):
         if inside_functorch() or forward_ad._current_level >= 0 or torch.compiler.is_compiling():
             return None  # their tensors are wrapped: the framework's own graph of them is right
         replay = Replay(f)
-        with torch.no_grad():
-            zs = tuple(z.detach() for z in sweep(replay.first, *(x.detach() for x in (*xs, *beside))))
-        return (zs, replay.captured, replay.closed) if replay.complete else None
+        try:
+            with torch.no_grad():
+                zs = tuple(z.detach() for z in sweep(replay.first, *(x.detach() for x in (*xs, *beside))))
+        finally:
+            replay.end()
+        return (zs, replay.captured, replay.closed, replay.dual) if replay.complete else None
 
     def attach(self, zs: Arrays, args: Arrays, push: Push, pull: Transpose) -> Arrays:
         return attach(zs, args, push, pull)
@@ -98,6 +102,9 @@ class Torch(Backend):
         # What torch.compile makes of the inside of f has no second derivative.
         dynamo = sys.modules.get("torch._dynamo")
         return f if dynamo is None else dynamo.disable(f)
+
+    def tracked(self) -> Any:
+        return torch.enable_grad()
 
     def untracked(self) -> Any:
         return torch.no_grad()
@@ -153,8 +160,13 @@ SMALL = 4096
 # Backward rules that torch 2.13 batches wrongly: off by 1.2 for a 4 x 6 point set.
 BATCHED_WRONGLY = {"CdistBackward0"}
 
-# Fused norms whose backward pass has a wrong derivative in forward mode (torch 2.13).
-FORWARD_WRONGLY = {"NativeLayerNormBackward0", "NativeBatchNormBackward0", "NativeGroupNormBackward0"}
+# Functions whose backward pass has a wrong derivative in forward mode (torch 2.13): fused
+# norms, and others that were found by running through torch's own list of operations.
+FORWARD_WRONGLY = {
+    *("NativeLayerNormBackward0", "NativeBatchNormBackward0", "NativeGroupNormBackward0"),
+    *("ScatterReduceBackward0", "MaxUnpool2DBackward0", "MaxUnpool3DBackward0", "AsStridedScatterBackward0"),
+    *("LogcumsumexpBackward0", "LinalgCholeskyExBackward0", "LinalgEighBackward0", "LinalgPinvBackward0"),
+}
 
 
 def _batches(outputs: Sequence[Array]) -> bool:

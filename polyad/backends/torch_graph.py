@@ -3,37 +3,72 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 
 from polyad.backends.base import Array
-from polyad.errors import UnsupportedError
+from polyad.errors import ESCAPED, ImpureFunctionError, UnsupportedError
 
-__all__ = ["reaches_outside", "recorded", "refuse_dead_ends"]
+__all__ = ["StandIn", "has_python_nodes", "reaches_outside", "recorded", "refuse_dead_ends"]
 
 
-def recorded(outputs: Sequence[Array]) -> set[Any]:
-    """The nodes of the graph behind the outputs."""
+class StandIn:
+    """The mark of tensors that stand in for others while a function runs; afterwards nobody may meet them."""
+
+    running = True
+
+    def refuse(self, grad: Array) -> None:
+        """A hook of the tensors."""
+        if not self.running:
+            raise ImpureFunctionError(ESCAPED)
+
+
+def recorded(outputs: Sequence[Array], stop: Sequence[Any] = ()) -> set[Any]:
+    """The nodes of the graph behind the outputs, up to these nodes."""
     stack = [y.grad_fn for y in outputs if y.grad_fn is not None]
-    seen: set[Any] = set()
+    seen: set[Any] = set(stop)
     while stack:
         node = stack.pop()
         if node not in seen:
             seen.add(node)
             stack.extend(parent for parent, _ in node.next_functions if parent is not None)
-    return seen
+    return seen.difference(stop)
 
 
-def reaches_outside(outputs: Sequence[Array], aliases: Sequence[Array]) -> bool:
-    """Whether a tensor that requires a gradient went into the outputs, aliases of this and of finished calls aside."""
-    own = {id(alias) for alias in aliases} | {id(_bare(alias)) for alias in aliases}
+def reaches_outside(outputs: Sequence[Array], aliases: Sequence[Array], stop: bool = False) -> bool:
+    """Whether a tensor that requires a gradient went into the outputs, aliases of this and of finished calls aside.
+
+    stop    what stands behind the aliases themselves does not count
+    raises  ImpureFunctionError for one that stood in for another in a finished call
+    """
+    bare_aliases = [y for y in map(_bare, aliases) if y is not None]
+    own = {id(alias) for alias in (*aliases, *bare_aliases)}
+    ends = [alias.grad_fn for alias in bare_aliases if stop and alias.grad_fn is not None]
     bare = [y for y in map(_bare, outputs) if y is not None]
+    leaves = [y for y in bare if y.requires_grad and y.is_leaf]
+    leaves += [getattr(node, "variable", None) for node in recorded(bare, ends) if not node.next_functions]
+    foreign = [_foreign(leaf, own) for leaf in leaves]  # all of them: each may raise
+    return any(foreign)
 
-    def foreign(leaf: Any) -> bool:
-        return id(leaf) not in own and not hasattr(leaf, "polyad_done")
 
-    if any(y.requires_grad and y.is_leaf and foreign(y) for y in bare):
-        return True
-    return any(not node.next_functions and foreign(getattr(node, "variable", None)) for node in recorded(bare))
+def _foreign(leaf: Any, own: set[int]) -> bool:
+    if id(leaf) in own:
+        return False
+    mark = getattr(leaf, "polyad_stand_in", None)
+    if mark is not None:
+        if not mark.running:
+            raise ImpureFunctionError(ESCAPED)
+        return False
+    return not hasattr(leaf, "polyad_done")
+
+
+def has_python_nodes(outputs: Sequence[Array]) -> bool:
+    """Whether a custom autograd.Function, not of polyad, went into the outputs."""
+    from polyad.backends.torch_attach import Attached
+
+    bare = [y for y in map(_bare, outputs) if y is not None]
+    custom = (node for node in recorded(bare) if isinstance(node, torch.autograd.function.BackwardCFunction))
+    return any(getattr(node, "_forward_cls", None) is not Attached for node in custom)
 
 
 def refuse_dead_ends(outputs: Sequence[Array]) -> None:

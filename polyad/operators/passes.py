@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from polyad import trees
 from polyad.arrays import dtype_name, xp
 from polyad.backends.base import Arrays, basis, no_rows, with_aux
 from polyad.captures import captured_arrays
@@ -99,7 +100,7 @@ def pulled(call: Call) -> tuple[Arrays, Callable[..., Arrays], Arrays]:
 
 
 def _captured(call: Call) -> Callable[[], Sequence[Any]]:
-    return functools.partial(captured_arrays, call.f)
+    return lambda: [*captured_arrays(call.f), *trees.leaves((list(call.constants.values()), call.kwargs))]
 
 
 def evaluating(f: Callable[..., Any], has_aux: bool) -> tuple[Callable[..., Any], Callable[..., None] | None]:
