@@ -4,13 +4,14 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator
-from types import CodeType
+from contextlib import contextmanager
+from types import CellType, CodeType, FunctionType
 from typing import Any
 
 from polyad import trees
 from polyad.backends import is_array, owner
 
-__all__ = ["captured_arrays", "declared_arrays", "unboxed"]
+__all__ = ["captured_arrays", "declared_arrays", "pinned", "unboxed"]
 
 _ENTRIES = 256  # a longer list is data, not parameters
 _DEPTH = 4  # closures inside closures; deeper ones are still right, only not asked for their backend
@@ -33,6 +34,42 @@ def declared_arrays(f: Any) -> list[Any]:
 def captured_arrays(f: Callable[..., Any]) -> list[Any]:
     """Arrays in closures, variables of the module, defaults, partials and bound objects. Looks at no source."""
     return [x for x in _reachable(f, _DEPTH) if is_array(x)]
+
+
+@contextmanager
+def pinned(f: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """f with its closed-over variables as they are now, for evaluations when the caller has gone on.
+
+    A loop that defines f in its body gives the variables other values before
+    the pass around f evaluates it again. What f itself assigns (nonlocal) in
+    the block goes to the variables of the caller.
+    """
+    if not inspect.isfunction(f) or not f.__closure__:
+        yield f
+        return
+    cells = [(cell, _copied(cell)) for cell in f.__closure__]
+    copy = FunctionType(f.__code__, f.__globals__, f.__name__, f.__defaults__, tuple(new for _, new in cells))
+    copy.__kwdefaults__, copy.__qualname__, copy.__module__ = f.__kwdefaults__, f.__qualname__, f.__module__
+    before = [_content(new) for _, new in cells]
+    yield copy
+    for (cell, new), old in zip(cells, before, strict=True):
+        if _content(new) is not old:
+            cell.cell_contents = new.cell_contents
+
+
+_EMPTY = object()
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a variable that is not assigned yet
+        return _EMPTY
+
+
+def _copied(cell: CellType) -> CellType:
+    content = _content(cell)
+    return cell if content is _EMPTY else CellType(content)
 
 
 def _reachable(x: Any, depth: int) -> Iterator[Any]:
@@ -76,7 +113,5 @@ def _names(code: CodeType) -> Iterator[str]:
 
 def _cells(f: Any) -> Iterator[Any]:
     for cell in f.__closure__ or ():
-        try:
+        if _content(cell) is not _EMPTY:
             yield cell.cell_contents
-        except ValueError:  # a variable that is not assigned yet
-            continue

@@ -302,6 +302,27 @@ def test_levels_may_have_policies_of_their_own(backend, strategy, inner):
     assert difference(gradient(bend, w, x, argnums=(0, 1), backend=backend), expected) < 1e-11
 
 
+def test_variables_of_a_loop_are_those_of_their_step(backend, strategy):
+    x = arrays(backend, POINT)
+    calls = 0
+
+    def loss(x):
+        nonlocal calls
+        total = 0.0
+        for k in (1.0, 2.0, 3.0):
+
+            def f(x):
+                nonlocal calls
+                calls += 1
+                return xp.sum(k * x**3)  # noqa: B023  (that is what is tested)
+
+            total = total + xp.sum(gradient(f, x) ** 2)  # 9 k^2 x^4
+        return total
+
+    assert difference(gradient(loss, x, backend=backend), 36 * 14 * POINT**3) < 1e-12
+    assert calls >= 3
+
+
 # State.
 
 

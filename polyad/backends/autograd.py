@@ -98,8 +98,7 @@ class Autograd(Backend):
 
     def attach(self, zs: Arrays, args: Arrays, push: Push, pull: Transpose) -> Arrays:
         # Boxes of its own: those that f captures hold other arrays while it is evaluated again.
-        boxes = (new_box(x._value, x._trace, x._node) if isbox(x) else x for x in args)
-        return tuple(_attached(_Rule(zs, push, pull), *boxes))
+        return tuple(_attached(_Rule(zs, push, pull), *map(_own, args)))
 
     def stop_gradient(self, array: Array) -> Array:
         return getval(array)
@@ -159,6 +158,11 @@ def _lending(f: Function, boxes: Arrays, n: int) -> Function:
         return trees.map(lambda y: y._value if isbox(y) and y._trace == trace else y, out)
 
     return closed
+
+
+def _own(x: Any) -> Any:
+    """The same array in boxes that nobody else holds."""
+    return new_box(_own(x._value), x._trace, x._node) if isbox(x) else x
 
 
 @dataclass(frozen=True)

@@ -85,12 +85,12 @@ class Jax(Backend):
 
     def aside(self, sweep: Sweep, f: Function, xs: Arrays, captured: Captured, beside: Arrays = ()) -> Aside | None:
         try:
-            closed, found = _closed(f, xs)
+            closed, found, dual = _closed(f, xs)
         except LOOKS_AT_VALUES:
             return None
         constants = tuple(map(jax.lax.stop_gradient, found))
         zs = sweep(lambda *xs: closed(*xs, *constants), *map(jax.lax.stop_gradient, (*xs, *beside)))
-        return zs, found, closed, True
+        return zs, found, closed, dual
 
     def attach(self, zs: Arrays, args: Arrays, push: Push, pull: Transpose) -> Arrays:
         return jax_linear.attach(zs, args, push, pull)
@@ -158,8 +158,11 @@ LOOKS_AT_VALUES = (
 )
 
 
-def _closed(f: Function, xs: Arrays) -> tuple[Function, Arrays]:
-    """(closed, arrays): the traced arrays that f captures, and f with them as further arguments.
+def _closed(f: Function, xs: Arrays) -> tuple[Function, Arrays, bool]:
+    """(closed, arrays, symmetric): the traced arrays that f captures, and f with them as further arguments.
+
+    symmetric is whether second derivatives are: a rule that was written by hand
+    need not be the derivative of anything.
 
     jax.closure_convert leaves out what it takes for unperturbed, and remembers
     what an equal function captured before.
@@ -175,7 +178,19 @@ def _closed(f: Function, xs: Arrays) -> tuple[Function, Arrays]:
         operands = [given.get(i, c) for i, c in enumerate(constants)]
         return jax.tree.unflatten(tree, jax.core.eval_jaxpr(closed_jaxpr.jaxpr, operands, *args[: len(xs)]))
 
-    return closed, tuple(constants[i] for i in traced)
+    return closed, tuple(constants[i] for i in traced), not _has_rules(closed_jaxpr.jaxpr)
+
+
+def _has_rules(jaxpr: Any) -> bool:
+    """Whether a custom_jvp or custom_vjp function is called."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name.startswith("custom_"):
+            return True
+        for value in equation.params.values():
+            inner = [getattr(x, "jaxpr", x) for x in (value if isinstance(value, tuple | list) else [value])]
+            if any(hasattr(x, "eqns") and _has_rules(x) for x in inner):
+                return True
+    return False
 
 
 def _trace_state() -> Any:

@@ -135,9 +135,12 @@ def _values_jvp(primals: Any, tangents: Any, *, push: Function, pull: Function, 
 
 def _values_batch(operands: Any, axes: Any, *, push: Function, pull: Function, m: int, n: int) -> Any:
     size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
-    zs = [batching.bdim_at_front(x, axis, size) for x, axis in zip(operands[:m], axes[:m], strict=True)]
-    over = {"push": _each(push, axes[m:], size), "pull": _each(pull, axes[m:], size)}
-    return attached_p.bind(*zs, *operands[m:], **over, m=m, n=n), [0] * m
+    front = [batching.bdim_at_front(x, axis, size) for x, axis in zip(operands, axes, strict=True)]
+    constants, their_axes = operands[m : m + n], axes[m : m + n]
+    # The tangent of an argument has the axis that the argument has: each gets one.
+    all_axes = (*their_axes, *(0,) * (len(operands) - m - n))
+    over = {"push": _each(push, all_axes, size), "pull": _each(pull, all_axes, size)}
+    return attached_p.bind(*front[:m], *constants, *front[m + n :], **over, m=m, n=n), [0] * m
 
 
 attached_p.def_impl(_values)

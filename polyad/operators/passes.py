@@ -3,13 +3,13 @@
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from polyad import trees
 from polyad.arrays import dtype_name, xp
 from polyad.backends.base import Arrays, basis, no_rows, with_aux
-from polyad.captures import captured_arrays
+from polyad.captures import captured_arrays, pinned
 from polyad.errors import PolyadError, UnsupportedError
 from polyad.nested import run, strategy, switched
 from polyad.operators.call import Call
@@ -82,7 +82,7 @@ def nested(
         made.append(Passes(call, backend, f))
         return sweep(made[-1], *args)
 
-    with step(call.operator, call.backend.name, *strategy(call.backend)) as this:
+    with _held(call), step(call.operator, call.backend.name, *strategy(call.backend)) as this:
         groups = call.backend.shielded(run)(call.backend, on, call.flat, call.xs, _captured(call), beside, first_order)
         this.plan = made[0].plan
     return groups
@@ -90,13 +90,23 @@ def nested(
 
 def pulled(call: Call) -> tuple[Arrays, Callable[..., Arrays], Arrays]:
     """(ys, pull, aux) of the call, where pull keeps what the switching rule says."""
-    with step(call.operator, call.backend.name, *strategy(call.backend)) as this:
+    with _held(call), step(call.operator, call.backend.name, *strategy(call.backend)) as this:
         reverse = "reverse" in call.backend.modes
         this.plan = (
             Plan("reverse", 1, "for each cotangent") if reverse else choose(call.backend, "auto", call.columns, 1)
         )
         passes = Passes(call, switched(call.backend, _captured(call)), call.flat)
         return call.backend.shielded(passes.pullback)(call.xs)
+
+
+@contextlib.contextmanager
+def _held(call: Call) -> Iterator[None]:
+    """f as it is now, where it may be evaluated again later."""
+    if strategy(call.backend)[0] == "taped":
+        yield
+        return
+    with pinned(call.f) as call.f:
+        yield
 
 
 def _captured(call: Call) -> Callable[[], Sequence[Any]]:
