@@ -200,3 +200,37 @@ def test_a_strategy_that_a_backend_does_not_have_is_taped(capsys):
     inner = explanation.steps[0].inner[0]
     assert (inner.backend, inner.strategy) == ("numpy", "taped")
     assert "forward pass keeps its directions" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("strategy", ["auto", "recompute", "forward_over_reverse"])
+@pytest.mark.parametrize("outer", ["grad", "jacfwd(grad)", "jacrev(grad)", "jacfwd(jacfwd)"])
+def test_an_inner_derivative_inside_of_scan_map_and_vmap_of_jax(strategy, outer):
+    jax = pytest.importorskip("jax")
+    jnp = jax.numpy
+    x, w = jnp.array([0.3, 0.7, -0.4]), jnp.array([1.5, -0.5, 2.0])
+
+    def by_scan(w):
+        def step(c, _):
+            return gradient(lambda a: jnp.sum(jnp.sin(a * w) ** 2), c), None
+
+        return jnp.sum(jax.lax.scan(step, x, None, length=2)[0] ** 2)
+
+    def by_map(w):
+        _, pull = polyad.vjp(lambda a: jnp.real(jnp.exp(a * jnp.exp(1j * w))) * x, x)
+        return jnp.sum(jax.lax.map(lambda u: pull(u * w)[0], jnp.eye(3)) ** 2)
+
+    def by_vmap(w):
+        _, pull = polyad.vjp(lambda a: jnp.sin(a * w) * x, x)
+        return jnp.sum(jax.vmap(lambda u: pull(u)[0])(jnp.eye(3)) ** 2)
+
+    tools = {
+        "grad": jax.grad,
+        "jacfwd(grad)": lambda f: jax.jacfwd(jax.grad(f)),
+        "jacrev(grad)": lambda f: jax.jacrev(jax.grad(f)),
+        "jacfwd(jacfwd)": lambda f: jax.jacfwd(jax.jacfwd(f)),
+    }
+    for loss in (by_scan, by_map, by_vmap):
+        with nested_switching("off"):
+            expected = tools[outer](loss)(w)
+        with nested_switching(strategy):
+            assert difference(jax.jit(tools[outer](loss))(w), expected) < 1e-10, loss

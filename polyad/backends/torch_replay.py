@@ -51,6 +51,8 @@ class Replay:
     def first(self, *xs: Array) -> Any:
         """f(*xs), where captured tensors are constants."""
         self._surroundings = self._surroundings or _Surroundings(xs)
+        for x in xs:
+            x.polyad_stand_in = self._mark
         with torch.enable_grad(), _First(self, xs):
             out = self.f(*xs)
         leaves = trees.leaves(out)
