@@ -70,6 +70,8 @@ class Backend(ABC):
     """Backends whose traced arrays may stand inside the arrays of this one."""
     over: Backend | None = None
     """The backend whose arrays those of this one are made of, for jets."""
+    lets_jets_through = True
+    """Whether functions of the framework may take a jet for something else than a jet, where others raise."""
     modes: tuple[str, ...] = ()
     """The passes the framework has itself, in the order of its preference."""
     strategies: tuple[str, ...] = ("taped",)
