@@ -9,14 +9,15 @@ of a batch that mix.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from polyad.arrays import stop_gradient, xp
-from polyad.backends.base import MOST_DIRECTIONS, MOST_ENTRIES, Arrays, Function, basis, with_aux
+from polyad.backends.base import Arrays, Function, basis, with_aux
 from polyad.errors import PolyadError, RowsMixError, UnsupportedError
 from polyad.jets import laplacians, pushforwards, series
+from polyad.operators.curvature import steps
 from polyad.operators.field import Field
 from polyad.operators.passes import Passes
 from polyad.operators.rows import checked, differs, probe
@@ -55,27 +56,19 @@ def _short(error: Exception) -> str:
 def forward_laplacian(field: Field, x: Any) -> tuple[Any, Arrays]:
     """(the sum of second derivatives over the coordinates of a row, aux), each direction the same in all rows."""
     total, slopes, aux = None, [], ()
-    steps = list(_steps(x))
-    for start, stop in steps:
+    chunks = list(steps(x))
+    for start, stop in chunks:
         unit = basis(field.backend, x, start, stop, tuple(x.shape[1:]))
         unit = xp.reshape(unit, (stop - start, 1, *x.shape[1:]))
         (y,), (dy,), (lap,), *rest = laplacians(field.flat, (x,), (unit,), field.call.has_aux)
         total = lap if total is None else total + lap
         slopes.append(stop_gradient(dy))
         aux = rest[0] if rest else ()
-    passes = f"{len(steps)} forward Laplacian{'s' * (len(steps) != 1)} through f"
-    field.passes.plan = Plan("jets", len(steps), passes)
+    why = f"{len(chunks)} forward Laplacian{'s' * (len(chunks) != 1)} through f"
+    field.passes.plan = Plan("jets", len(chunks), why)
     with field.backend.untracked():
         dys = xp.concat(slopes, axis=0) if len(slopes) > 1 else slopes[0]
     return _checked_rows(field, x, y, dys, total), aux
-
-
-def _steps(x: Any) -> Iterator[tuple[int, int]]:
-    """(start, stop) over the coordinates of a row, few enough at a time to fit in memory."""
-    n = math.prod(x.shape[1:])
-    step = max(1, min(n, MOST_DIRECTIONS, MOST_ENTRIES // math.prod(x.shape)))
-    for start in range(0, n, step):
-        yield start, min(start + step, n)
 
 
 def _checked_rows(field: Field, x: Any, y: Any, dys: Any, laps: Any) -> Any:

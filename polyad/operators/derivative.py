@@ -7,7 +7,7 @@ import numpy as np
 
 from polyad.arrays import xp
 from polyad.backends.base import Arrays, Backend, Function, with_aux
-from polyad.errors import ArgumentError, UnsupportedError
+from polyad.errors import ArgumentError, PolyadError, UnsupportedError
 from polyad.operators.by_jets import by_jets, taylor
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
@@ -71,11 +71,25 @@ def _check(call: Call, order: Any) -> None:
 
 def _derivatives(passes: Passes, order: int, xs: Arrays) -> tuple[Arrays, ...]:
     """(dys,) or (dys, aux): one pass around the other, 2^order times the cost of f."""
-    f, once_more = passes.f, _pass(passes, order, xs)
+    once_more = _pass(passes, order, xs)
+    try:
+        out = _repeated(passes, once_more, order)(*xs)
+    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, PolyadError) or once_more is _reverse or "reverse" not in passes.backend.modes:
+            raise
+        try:  # a custom rule may have a reverse pass only
+            out = _repeated(passes, _reverse, order)(*xs)
+        except (NotImplementedError, RuntimeError, TypeError, ValueError):
+            raise error from None
+        passes.plan = Plan("reverse", 2**order - 1, "one pass around the other; f has no forward pass")
+    return out if passes.call.has_aux else (out,)
+
+
+def _repeated(passes: Passes, once_more: Callable[[Call, Function], Function], order: int) -> Function:
+    f = passes.f
     for _ in range(order):
         f = once_more(passes.call, f)
-    out = f(*xs)
-    return out if passes.call.has_aux else (out,)
+    return f
 
 
 def _pass(passes: Passes, order: int, xs: Arrays) -> Callable[[Call, Function], Function]:
