@@ -45,8 +45,8 @@ def by_jets(passes: Passes, jets: Callable[[], Any], otherwise: Callable[[], Any
 
 
 def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    text = text if len(text) <= 70 else f"{text[:67]}..."
+    text = " ".join(str(error).split()).split(". ")[0]
+    text = text if len(text) <= 100 else f"{text[:97]}..."
     return text if isinstance(error, PolyadError) else f"{type(error).__name__}: {text}"
 
 
