@@ -168,11 +168,11 @@ def use_backend(name: str | Backend) -> Iterator[None]:
 
 
 @contextmanager
-def running(backend: Backend) -> Iterator[None]:
+def running(backend: Backend) -> Iterator[Backend]:
     """What a polyad call does around the function that it differentiates."""
     token, evaluation = _running.set(backend), _evaluation.set(object())
     try:
-        yield
+        yield backend
     finally:
         _running.reset(token)
         _evaluation.reset(evaluation)

@@ -70,6 +70,8 @@ class Backend(ABC):
     """Backends whose traced arrays may stand inside the arrays of this one."""
     over: Backend | None = None
     """The backend whose arrays those of this one are made of, for jets."""
+    lets_jets_through = True
+    """Whether functions of the framework may take a jet for something else than a jet, where others raise."""
     modes: tuple[str, ...] = ()
     """The passes the framework has itself, in the order of its preference."""
     strategies: tuple[str, ...] = ("taped",)
@@ -127,6 +129,9 @@ class Backend(ABC):
     def pushforwards(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
         """As pushforward, for k directions: dxs and dys have a leading axis k."""
         k = next(dx.shape[0] for dx in dxs if dx is not None)
+        if not k:
+            ys, aux = f(*xs) if has_aux else (f(*xs), ())
+            return (ys, tuple(map(no_rows, ys)), *((aux,) if has_aux else ()))
         push = with_aux(self.pushforward, has_aux)
         outs = [push(f, xs, tuple(None if dx is None else dx[i] for dx in dxs)) for i in range(k)]
         dys = tuple(xp.stack(dy) for dy in zip(*(out[1] for out in outs), strict=True))

@@ -44,6 +44,7 @@ class Jax(Backend):
     """The primitives are JAX's own, so they nest with grad, jit, vmap and scan."""
 
     name = "jax"
+    lets_jets_through = False
     strategies = ("taped", "recompute", "forward_over_reverse")
 
     @property

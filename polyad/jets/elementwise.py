@@ -5,9 +5,10 @@ Where that is much work, the second derivative is written down as well.
 
 A partial sees the arguments and the value y, and is written so that it stays
 finite wherever the function has a derivative. Sources: any table of
-derivatives. At kinks: ties share the derivative evenly, as in JAX; abs has the
-derivative 0 at 0, as in PyTorch and autograd (JAX 0.10: 1); x**p with a real p
-has its true derivative at 0 (JAX: NaN where p is 0).
+derivatives. At kinks: as the framework of the parts has it. Ties share the
+derivative evenly; abs has the derivative 0 at 0, over JAX 1; clip at a bound
+has 1/2, over torch 1. x**p with a real p has its true derivative at 0 (JAX: NaN
+where p is 0, and in the second derivative where p is 1).
 """
 
 import math
@@ -18,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from polyad.arrays import number_kind, xp
+from polyad.backends import owner
 from polyad.jets.first_order import FIRST_ORDER
-from polyad.jets.jet import Jet, make
+from polyad.jets.jet import Jet, bottom, make
 from polyad.jets.kind import Level
 from polyad.jets.rule import apply, call, constant, lift, moves, plain, primal, register, tangent
 
@@ -32,6 +34,16 @@ def _share(a: Any, b: Any, y: Any) -> Any:
     """1 where a is the chosen one of two, 1/2 where they are equal."""
     one = xp.astype(a == y, y.dtype)
     return xp.where(b == y, 0.5 * one, one)
+
+
+def _over(x: Any) -> str:
+    """Name of the framework that the parts of x are of."""
+    backend = owner(bottom(x))
+    return "numpy" if backend is None else backend.name
+
+
+def _sign(x: Any, y: Any) -> Any:
+    return 2 * xp.astype(x >= 0, y.dtype) - 1 if _over(x) == "jax" else xp.sign(x)
 
 
 def _pow_base(a: Any, b: Any, y: Any) -> Any:
@@ -76,7 +88,7 @@ def _silu(x: Any, y: Any) -> Any:
 
 
 PARTIALS: dict[str, tuple[Partial | None, ...]] = {
-    "abs": (lambda x, y: xp.sign(x),),
+    "abs": (_sign,),
     "acos": (lambda x, y: -1 / xp.sqrt((1 - x) * (1 + x)),),
     "acosh": (lambda x, y: 1 / (xp.sqrt(x - 1) * xp.sqrt(x + 1)),),
     "add": (lambda a, b, y: 1.0, lambda a, b, y: 1.0),
@@ -236,6 +248,9 @@ def _where(level: Level, condition: Any, a: Any, b: Any) -> Any:
 
 @register("clip")
 def _clip(level: Level, x: Any, min: Any = None, max: Any = None) -> Any:
+    if _over(x) == "torch":
+        x = x if min is None else xp.where(x < min, _like(min, x), x)
+        return x if max is None else xp.where(x > max, _like(max, x), x)
     x = x if min is None else apply("maximum", x, _like(min, x))
     return x if max is None else apply("minimum", x, _like(max, x))
 

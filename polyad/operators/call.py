@@ -73,12 +73,12 @@ class Call:
     # Inside: what the adapter calls.
 
     def flat(self, *xs: Any) -> Any:
-        """f on the leaves xs."""
-        with running(self.backend):
+        """f on the leaves xs, which may be jets over arrays of the backend."""
+        with running(self._of_jets(xs) or self.backend) as backend:
             out = self.f(*self._rebuilt(xs), **self.kwargs)
             y, aux = self._split(out)
             leaves, self.out_spec = trees.flatten(y)
-            ys = tuple(self._output(leaf, i) for i, leaf in enumerate(leaves))
+            ys = tuple(self._output(leaf, i, backend) for i, leaf in enumerate(leaves))
             self.check_outputs(self, ys)
             return (ys, self._put_aside(aux)) if self.has_aux else ys
 
@@ -101,7 +101,12 @@ class Call:
             )
         return out
 
-    def _output(self, leaf: Any, i: int) -> Any:
+    def _of_jets(self, xs: Sequence[Any]) -> Backend | None:
+        """Whose jets are among xs; those of a pass around are arrays of the backend like others."""
+        found = (owner(x) for x in xs if hasattr(x, "_jet_level"))
+        return next((jets for jets in found if jets is not self.backend), None)
+
+    def _output(self, leaf: Any, i: int, backend: Backend) -> Any:
         if isinstance(leaf, float | int) and not isinstance(leaf, bool):
             return self.backend.asarray(float(leaf), self._dtype())  # a constant function is a function
         if not is_array(leaf):
@@ -115,7 +120,7 @@ class Call:
                 f"{number_kind(leaf)} numbers have no derivative here. Return real floating arrays"
             )
         foreign = owner(leaf)
-        if foreign is not None and foreign is not self.backend and foreign.name not in self.backend.wraps:
+        if foreign is not None and foreign not in (self.backend, backend) and foreign.name not in backend.wraps:
             raise MixedArraysError(
                 f"{self.operator}: f returned an array of {foreign.name}, but its arguments are "
                 f"of {self.backend.name}. "

@@ -1,6 +1,7 @@
 """The sum of second derivatives of a field over all coordinates, by two passes of the framework.
 
-This needs nothing of f but that the framework differentiates it twice. Rows are
+This is what `laplacian` does where jets do not go through f (by_jets.py). It
+needs nothing of f but that the framework differentiates it twice. Rows are
 independent: one direction moves all rows at once.
 """
 
@@ -15,7 +16,7 @@ from polyad.operators.field import Field, trace
 from polyad.operators.outer import outer_mode
 from polyad.operators.rows import checked, probe, units
 
-__all__ = ["curvatures"]
+__all__ = ["curvatures", "steps"]
 
 
 def curvatures(field: Field, mode: str, x: Any) -> tuple[Any, Arrays]:
@@ -76,7 +77,7 @@ def _outer(field: Field, x: Any) -> str:
 
 def _pushed(field: Field, x: Any) -> tuple[Arrays, Arrays, Arrays]:
     sums: list[Any] = []
-    for start, stop in _steps(x):
+    for start, stop in steps(x):
         directions = _directions(field, x, start, stop)
         push = with_aux(field.backend.pushforwards, True)
         grads, changes, rest = push(lambda x: _gradients(field, x), (x,), (directions,))
@@ -92,7 +93,7 @@ def _pulled(field: Field, x: Any) -> tuple[Arrays, Arrays, Arrays]:
     pullbacks = functools.partial(Backend.pullbacks, backend) if _one_by_one(x) else backend.pullbacks
     sums = [xp.zeros_like(xp.reshape(x, (x.shape[0], -1))[:, 0]) for _ in grads]
     for i in range(len(grads)):
-        for start, stop in _steps(x):
+        for start, stop in steps(x):
             directions = _directions(field, x, start, stop)
             (change,) = pullbacks(pull, tuple(directions if j == i else None for j in range(len(grads))))
             sums[i] = sums[i] + _diagonal(change, start, stop)
@@ -134,7 +135,7 @@ def _by_directions(field: Field, x: Any) -> tuple[Any, Arrays]:
     _, (found,), *_ = push(field.flat, (x,), (combination,))
     weights = xp.permute_dims(xp.reshape(combination, (x.shape[0], -1)), (1, 0))
     laps, expected = xp.zeros_like(found), xp.zeros_like(found)
-    for start, stop in _steps(x):
+    for start, stop in steps(x):
         dys, seconds, *aux = field.backend.batch(twice)(_directions(field, x, start, stop))
         laps = laps + xp.sum(seconds, axis=0)
         weight = xp.reshape(weights[start:stop], (stop - start, x.shape[0]) + (1,) * (found.ndim - 1))
@@ -145,7 +146,7 @@ def _by_directions(field: Field, x: Any) -> tuple[Any, Arrays]:
 # Directions: the same unit vector in every row.
 
 
-def _steps(x: Any) -> Iterator[tuple[int, int]]:
+def steps(x: Any) -> Iterator[tuple[int, int]]:
     """(start, stop) over the coordinates of a row, few enough at a time to fit in memory."""
     n = math.prod(x.shape[1:])
     step = max(1, min(n, MOST_DIRECTIONS, MOST_ENTRIES // math.prod(x.shape)))

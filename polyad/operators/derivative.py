@@ -7,7 +7,8 @@ import numpy as np
 
 from polyad.arrays import xp
 from polyad.backends.base import Arrays, Backend, Function, with_aux
-from polyad.errors import ArgumentError, UnsupportedError
+from polyad.errors import ArgumentError, PolyadError, UnsupportedError
+from polyad.operators.by_jets import by_jets, taylor
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.jacobian import jacobian
@@ -32,7 +33,9 @@ def derivative(
 
     x        a floating array of shape () or a Python float; without it, a
              function of x is returned
-    order    0 is f itself
+    order    0 is f itself; from 2 on it is one Taylor series through f, whose time grows
+             with its square. Where polyad's jets do not go through f, as through jnp.*,
+             passes of the framework one around the other: 2^order times the cost of f
     returns  the tree of f(x), leaf by leaf of its shape; unit [f]/[x]^order. With
              has_aux (derivative, aux)
     raises   ArgumentError for an order that is no whole number from 0 on, and
@@ -41,7 +44,14 @@ def derivative(
     """
     call = Call("derivative", f, (x,), 0, backend, has_aux, _kwargs)
     _check(call, order)
-    dys, *aux = nested(call, lambda passes, *xs: _derivatives(passes, order, xs), first_order=False)
+
+    def sweep(passes: Passes, x: Any) -> tuple[Arrays, ...]:
+        def by_passes() -> tuple[Arrays, ...]:
+            return _derivatives(passes, order, (x,))
+
+        return by_passes() if order < 2 else by_jets(passes, lambda: taylor(passes, order, x), by_passes)
+
+    dys, *aux = nested(call, sweep, first_order=False)
     return (call.outputs(dys), *map(call.aux, aux)) if has_aux else call.outputs(dys)
 
 
@@ -61,11 +71,25 @@ def _check(call: Call, order: Any) -> None:
 
 def _derivatives(passes: Passes, order: int, xs: Arrays) -> tuple[Arrays, ...]:
     """(dys,) or (dys, aux): one pass around the other, 2^order times the cost of f."""
-    f, once_more = passes.f, _pass(passes, order, xs)
+    once_more = _pass(passes, order, xs)
+    try:
+        out = _repeated(passes, once_more, order)(*xs)
+    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, PolyadError) or once_more is _reverse or "reverse" not in passes.backend.modes:
+            raise
+        try:  # a custom rule may have a reverse pass only
+            out = _repeated(passes, _reverse, order)(*xs)
+        except (NotImplementedError, RuntimeError, TypeError, ValueError):
+            raise error from None
+        passes.plan = Plan("reverse", 2**order - 1, "one pass around the other; f has no forward pass")
+    return out if passes.call.has_aux else (out,)
+
+
+def _repeated(passes: Passes, once_more: Callable[[Call, Function], Function], order: int) -> Function:
+    f = passes.f
     for _ in range(order):
         f = once_more(passes.call, f)
-    out = f(*xs)
-    return out if passes.call.has_aux else (out,)
+    return f
 
 
 def _pass(passes: Passes, order: int, xs: Arrays) -> Callable[[Call, Function], Function]:

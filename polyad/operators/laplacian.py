@@ -1,9 +1,11 @@
 """laplacian: the sum of the second derivatives of a field in its coordinates."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from polyad.backends.base import Arrays, Backend
+from polyad.operators.by_jets import by_jets, forward_laplacian
 from polyad.operators.curry import curried
 from polyad.operators.curvature import curvatures
 from polyad.operators.field import Field
@@ -28,21 +30,31 @@ def laplacian(
              f(x) of shape (B, *out), rows independent. An x of shape (n,) or ()
              is one point, and f(x) has any shape; a batch of points on a line
              is (B, 1). The other arguments are constants
-    mode     "reverse": gradients and a pass around them, a sweep for each output
-             and coordinate. "forward": two forward passes, whatever the outputs;
-             on torch, where "auto" is reverse, faster from 4 outputs on
+    mode     "auto": one forward Laplacian, polyad's own jets through f; where they
+             do not go through f, as through jnp.* or an autograd.Function, two
+             passes of the framework, and explain() says so. "reverse" and
+             "forward" are always these two passes: gradients and a pass around
+             them, a sweep for each output and coordinate; or two forward passes
     returns  the sum over all coordinates in *in of the second derivative of each
              output: the shape of f(x); unit [f]/[x]^2. With has_aux
              (laplacian, aux): an f that returns (u, u) gives both from one call
     raises   RowsMixError where a row of f(x) depends on another row of x, as it
              does after BatchNorm in training mode; NaN instead under jit, where
              the values cannot be looked at. ArgumentError, LeafError, ModeError
-    source   Griewank & Walther (2008), ch. 13
+    source   Li et al. (2023), Forward Laplacian; Griewank & Walther (2008), ch. 13
     """
     field = Field("laplacian", f, args, argnums, has_aux, backend, mode, _kwargs)
 
     def sweep(mode: str, passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
-        laps, aux = curvatures(field.on(passes), mode, field.batch(x))
+        here, points = field.on(passes), field.batch(x)
+
+        def by_passes() -> tuple[Any, Arrays]:
+            return curvatures(here, mode, points)
+
+        if mode != "auto" or not math.prod(points.shape):
+            laps, aux = by_passes()
+        else:
+            laps, aux = by_jets(passes, lambda: forward_laplacian(here, points), by_passes)
         return (laps,), aux
 
     with field.naming_rows():

@@ -12,7 +12,7 @@ from polyad.errors import RowsMixError
 from polyad.operators.call import Call
 from polyad.operators.passes import EPSILON
 
-__all__ = ["checked", "probe", "units"]
+__all__ = ["checked", "differs", "probe", "units"]
 
 
 def units(call: Call, x: Any) -> Any:
@@ -35,6 +35,11 @@ def _numbers(shape: tuple[int, ...]) -> np.ndarray:
     return values
 
 
+def differs(gap: Any, expected: Any) -> Any:
+    """Whether the gap between what was expected and what was found is more than rounding, as an array of shape ()."""
+    return xp.max(xp.abs(gap)) > EPSILON[dtype_name(gap.dtype)] ** 0.5 * xp.max(xp.abs(expected - gap))
+
+
 def checked(call: Call, result: Any, gap: Any, expected: Any) -> Any:
     """The result, if the gap between what rows give one by one and what was found is rounding.
 
@@ -42,10 +47,9 @@ def checked(call: Call, result: Any, gap: Any, expected: Any) -> Any:
     """
     if not math.prod(gap.shape) or not math.prod(result.shape):
         return result
-    limit = EPSILON[dtype_name(result.dtype)] ** 0.5 * xp.max(xp.abs(expected - gap))
-    mixed = xp.max(xp.abs(gap)) > limit
+    mixed = differs(gap, expected)
     if not call.backend.concrete(mixed):
-        ones = xp.ones_like(limit)
+        ones = xp.ones_like(xp.max(result))
         return result * xp.where(mixed, xp.nan, ones)  # where() on the result would make its gradient NaN
     if bool(mixed):
         raise RowsMixError(

@@ -1,0 +1,146 @@
+"""Derivatives of higher order by one pass of polyad's jets, where jets may go through f.
+
+A function of the framework that has no rule refuses a jet, and then the passes
+of the framework are right. A few let it through and mean something else: a
+custom rule of torch (autograd.Function), no_grad(), a kink where conventions
+differ. So the first derivative, which every pass of jets has, is compared with
+the framework's own, in one pullback on constants. The same pullback sees rows
+of a batch that mix.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from polyad.arrays import stop_gradient, xp
+from polyad.backends.base import Arrays, Function, basis, with_aux
+from polyad.errors import PolyadError, RowsMixError, UnsupportedError
+from polyad.jets import laplacians, pushforwards, series
+from polyad.operators.curvature import steps
+from polyad.operators.field import Field
+from polyad.operators.passes import Passes
+from polyad.operators.rows import checked, differs, probe
+from polyad.plans import Plan
+
+__all__ = ["by_jets", "forward_laplacian", "taylor"]
+
+
+class _NotByJetsError(UnsupportedError):
+    """What the framework has to do itself."""
+
+
+def by_jets(passes: Passes, jets: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+    """jets(), or otherwise() where jets may not go through f; the plan says which and why."""
+    try:
+        return jets()
+    except RowsMixError:
+        raise
+    except Exception as error:  # f is a stranger: whatever it does with a jet, its own words come from the other pass
+        why = _short(error)
+    result = otherwise()
+    if passes.plan is not None:
+        passes.plan = replace(passes.plan, why=f"{passes.plan.why}; jets do not go through f ({why})")
+    return result
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split()).split(". ")[0]
+    text = text if len(text) <= 100 else f"{text[:97]}..."
+    return text if isinstance(error, PolyadError) else f"{type(error).__name__}: {text}"
+
+
+# The forward Laplacian.
+
+
+def forward_laplacian(field: Field, x: Any) -> tuple[Any, Arrays]:
+    """(the sum of second derivatives over the coordinates of a row, aux), each direction the same in all rows."""
+    total, slopes, aux = None, [], ()
+    chunks = list(steps(x))
+    for start, stop in chunks:
+        unit = basis(field.backend, x, start, stop, tuple(x.shape[1:]))
+        unit = xp.reshape(unit, (stop - start, 1, *x.shape[1:]))
+        (y,), (dy,), (lap,), *rest = laplacians(field.flat, (x,), (unit,), field.call.has_aux)
+        total = lap if total is None else total + lap
+        slopes.append(stop_gradient(dy))
+        aux = rest[0] if rest else ()
+    why = f"{len(chunks)} forward Laplacian{'s' * (len(chunks) != 1)} through f"
+    field.passes.plan = Plan("jets", len(chunks), why)
+    with field.backend.untracked():
+        dys = xp.concat(slopes, axis=0) if len(slopes) > 1 else slopes[0]
+    return _checked_rows(field, x, y, dys, total), aux
+
+
+def _checked_rows(field: Field, x: Any, y: Any, dys: Any, laps: Any) -> Any:
+    """laps, where the derivatives dys of each row in its own point, shape (k, B, *out), are all that there are."""
+    call, rows = field.call, x.shape[0]
+    if not math.prod(y.shape):
+        return laps
+    if _has_reverse(field.passes):
+        weights = probe(call, y)
+        with field.backend.untracked():
+            found = _pulled(field.passes, field.flat, stop_gradient(x), weights)
+            each = xp.sum(xp.reshape(dys * weights, (dys.shape[0], rows, -1)), axis=2)
+            expected = xp.reshape(xp.permute_dims(each, (1, 0)), tuple(x.shape))
+            differ = differs(expected - found, expected)
+        if _settled(field.passes, differ):
+            return laps
+    weights = probe(call, x)
+    with field.backend.untracked():
+        found = _pushed(field.passes, field.flat, stop_gradient(x), weights)
+        along = xp.reshape(xp.permute_dims(xp.reshape(weights, (rows, -1)), (1, 0)), (-1, rows, *(1,) * (y.ndim - 1)))
+        expected = xp.sum(along * dys, axis=0)
+        gap = expected - found
+    return checked(call, laps, gap, expected)
+
+
+# Taylor series.
+
+
+def taylor(passes: Passes, order: int, x: Any) -> tuple[Arrays, ...]:
+    """(the derivatives of this order in the number x,) or (..., aux)."""
+    has_aux = passes.call.has_aux
+    line = ((xp.ones_like(x), *(None,) * (order - 1)),)
+    ys, coefficients, *aux = series(passes.f, (x,), line, has_aux)
+    passes.plan = Plan("jets", 1, f"one Taylor series of order {order} through f")
+    moving = [i for i, y in enumerate(ys) if math.prod(y.shape)]
+    if moving and _has_reverse(passes):
+        weights = tuple(probe(passes.call, y) for y in ys)
+        with passes.backend.untracked():
+            found = _pulled(passes, passes.f, stop_gradient(x), *weights)
+            expected = sum(xp.sum(weights[i] * stop_gradient(coefficients[i][0])) for i in moving)
+            _settled(passes, differs(expected - found, expected))
+    return (tuple(math.factorial(order) * c[-1] for c in coefficients), *aux)
+
+
+# The framework's own first derivative.
+
+
+def _has_reverse(passes: Passes) -> bool:
+    """Whether the framework has a pullback of its own: jets alone say nothing about jets."""
+    return "reverse" in passes.backend.modes and passes.backend.over is None
+
+
+def _settled(passes: Passes, differ: Any) -> bool:
+    """Whether the values could be looked at, and agree.
+
+    raises  _NotByJetsError where they do not, and where a framework whose functions
+            let jets through does not show them
+    """
+    if passes.backend.concrete(differ):
+        if bool(differ):
+            raise _NotByJetsError(f"its first derivative is another one on {passes.backend.name}, or rows mix")
+        return True
+    if passes.backend.lets_jets_through:
+        raise _NotByJetsError("inside of a vmap its values cannot be compared")
+    return False
+
+
+def _pulled(passes: Passes, f: Function, x: Any, *cotangents: Any) -> Any:
+    _, pull, *_ = with_aux(passes.backend.pullback, passes.call.has_aux)(f, (x,))
+    return stop_gradient(pull(cotangents)[0])
+
+
+def _pushed(passes: Passes, f: Function, x: Any, direction: Any) -> Any:
+    _, (dy,), *_ = pushforwards(f, (x,), (direction[None],), passes.call.has_aux)
+    return stop_gradient(dy[0])

@@ -1,0 +1,222 @@
+"""laplacian and derivative by jets, and by passes of the framework where jets would say something else."""
+
+import numpy as np
+import pytest
+
+import polyad
+from polyad import derivative, explain, gradient, laplacian, nested_switching, xp
+from tests.examples import arrays, difference, host
+
+X = np.random.Generator(np.random.Philox(3)).normal(size=(5, 3))
+W = np.random.Generator(np.random.Philox(4)).normal(size=(3, 4))
+KINKS = np.array([0.0, 1.0, -1.0, 0.5])
+
+
+def other_mode(backend):
+    return "forward" if backend == "numpy" else "reverse"
+
+
+def first_line(operator, f, *args, **options):
+    return str(explain(operator, f, *args, **options)).splitlines()[0]
+
+
+def test_explain_says_that_jets_run(backend):
+    x, w, t = arrays(backend, X, W, 0.3)
+    with polyad.use_backend(backend):
+        said = first_line(laplacian, lambda x: xp.sin(x @ w), x)
+        assert said == f"laplacian on {backend}: jets, 1 sweep: 1 forward Laplacian through f"
+        said = first_line(derivative, xp.sin, t, order=4)
+        assert said == f"derivative on {backend}: jets, 1 sweep: one Taylor series of order 4 through f"
+        for mode in ("forward", other_mode(backend)):
+            assert f"laplacian on {backend}: {mode}, " in first_line(laplacian, lambda x: xp.sin(x), x, mode=mode)
+
+
+def test_a_function_of_jax_goes_by_passes_of_jax_and_explain_says_so():
+    jnp = pytest.importorskip("jax.numpy")
+    x, t = arrays("jax", X, 0.3)
+    said = first_line(laplacian, lambda x: jnp.sum(jnp.sin(x), axis=1), x)
+    assert said.startswith("laplacian on jax: reverse, ")
+    assert "jets do not go through f (TypeError: " in said
+    assert difference(laplacian(lambda x: jnp.sum(jnp.sin(x), axis=1), x), -np.sin(X).sum(1)) < 1e-14
+    assert "jets do not go through f" in first_line(derivative, jnp.sin, t, order=3)
+    assert difference(derivative(jnp.sin, t, order=3), np.array(-np.cos(0.3))) < 1e-14
+
+
+def rounding():
+    """y = round(x) x forward, slope 5 x backward: a rule of its own, which jets do not see."""
+    torch = pytest.importorskip("torch")
+
+    class Rounding(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(*[x] if isinstance(x, torch.Tensor) else [])
+            return torch.round(x) * x
+
+        @staticmethod
+        def backward(ctx, cotangent):
+            return 5 * ctx.saved_tensors[0] * cotangent
+
+    return Rounding.apply
+
+
+def test_a_rule_of_its_own_in_torch_is_kept():
+    f, (x, t) = rounding(), arrays("torch", X, 0.3)
+    assert "its first derivative is another one on torch" in first_line(laplacian, lambda x: f(x) + x**2, x)
+    assert difference(laplacian(lambda x: f(x) + x**2, x), np.full(X.shape, 7.0)) < 1e-14
+    assert difference(derivative(f, t, order=2), np.array(5.0)) < 1e-14
+    vmap = pytest.importorskip("torch").func.vmap
+    rows = vmap(lambda p: laplacian(lambda p: xp.sum(p**4), p))(x)
+    assert difference(rows, (12 * X**2).sum(1)) < 1e-13
+
+
+def test_no_grad_inside_of_f_makes_constants():
+    torch = pytest.importorskip("torch")
+    x = arrays("torch", X)
+
+    def field(x):
+        with torch.no_grad():
+            constant = x**2
+        return constant * x**2
+
+    assert difference(laplacian(field, x), 2 * X**2) < 1e-14
+    assert difference(laplacian(lambda x: x.detach() ** 2 * x**2, x), 2 * X**2) < 1e-14
+
+
+def test_a_module_of_torch_goes_by_jets_and_one_with_a_fused_norm_by_passes():
+    torch = pytest.importorskip("torch")
+    x = arrays("torch", X)
+    module = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)).double()
+    assert "laplacian on torch: jets, " in first_line(laplacian, module, x)
+    assert difference(laplacian(module, x), laplacian(module, x, mode="reverse")) < 1e-13
+    normed = torch.nn.Sequential(module, torch.nn.LayerNorm(2)).double()
+    assert "laplacian on torch: reverse, " in first_line(laplacian, normed, x)
+    both = {
+        mode: torch.autograd.grad((laplacian(module, x, mode=mode) ** 2).sum(), [*module.parameters()][:3])
+        for mode in ("auto", "reverse")
+    }
+    assert difference(list(both["auto"]), list(both["reverse"])) < 1e-12
+
+
+AT_KINKS = {
+    "abs": lambda x: xp.abs(x) + x**2,
+    "x abs": lambda x: x * xp.abs(x),
+    "abs of a square": lambda x: xp.abs(x**2 - x),
+    "relu": lambda x: xp.relu(x) + x**2,
+    "x relu": lambda x: x * xp.relu(x),
+    "relu squared": lambda x: xp.relu(x) ** 2,
+    "maximum": lambda x: (x - 1) * xp.maximum(x**2, x),
+    "minimum": lambda x: xp.minimum(x**2, x**3),
+    "clip": lambda x: xp.clip(x, -1.0, 1.0) + x**2,
+    "x clip": lambda x: (x - 1) * xp.clip(x, -1.0, 1.0),
+    "clip of a square": lambda x: xp.clip(x**2, 0.0, 1.0),
+    "where": lambda x: xp.where(x > 0, xp.sqrt(xp.where(x > 0, x, 1.0)), x**2),
+    "sign": lambda x: xp.sign(x) * x**2,
+    "floor": lambda x: xp.floor(x) * x**2,
+    "stop_gradient": lambda x: polyad.stop_gradient(x) * x**2,
+    "silu": lambda x: xp.silu(x),
+    "power": lambda x: x**3.0,
+    "quotient": lambda x: xp.sin(x) / xp.where(x == 0, 1.0, x),
+}
+
+
+@pytest.mark.parametrize("name", AT_KINKS)
+def test_at_a_kink_the_framework_has_its_own_way(backend, name):
+    f = AT_KINKS[name]
+    for point in KINKS:  # one by one: a point where all agree must not lean on one where they do not
+        x = arrays(backend, np.full((1, 1), point))
+        actual, expected = (host(laplacian(f, x, mode=m, backend=backend))[0] for m in ("auto", other_mode(backend)))
+        np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12, err_msg=f"{name} at {point}")
+        of_order_2 = host(derivative(f, arrays(backend, point), order=2, backend=backend))[0]
+        np.testing.assert_allclose(of_order_2, expected[0, 0], rtol=1e-12, atol=1e-12, err_msg=f"{name} at {point}")
+
+
+def test_ties_in_rows(backend):
+    x = arrays(backend, np.array([[1.0, 1.0, -1.0], [0.0, 2.0, 2.0]]))
+    for f in (lambda x: xp.sort(x**3, axis=1), lambda x: xp.max(x**2, axis=1), lambda x: xp.prod(x, axis=1) ** 2):
+        actual, expected = (host(laplacian(f, x, mode=m, backend=backend))[0] for m in ("auto", other_mode(backend)))
+        np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_branch_that_is_not_taken_may_be_infinite(backend):
+    x = arrays(backend, np.array([[0.0], [2.0]]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        actual = laplacian(lambda x: xp.where(x > 0.1, xp.log(x), x**2), x, backend=backend)
+    assert difference(actual, np.array([[2.0], [-0.25]])) < 1e-14  # mode="reverse": NaN at 0
+
+
+def test_a_gradient_inside_of_the_field(backend):
+    x, w = arrays(backend, X, W[:, 0])
+
+    def field(w, x):
+        slope = gradient(lambda z: xp.sum(xp.sin(w * z) ** 2), x)  # w sin(2 w x)
+        return xp.sum(slope, axis=1)
+
+    def loss(w):
+        return xp.sum(laplacian(field, w, x, argnums=1) ** 2)
+
+    with polyad.use_backend(backend):
+        expected = (-4 * W[:, 0] ** 3 * np.sin(2 * W[:, 0] * X)).sum(1)
+        assert difference(laplacian(field, w, x, argnums=1), expected) < 1e-13
+        inner = -12 * W[:, 0] ** 2 * np.sin(2 * W[:, 0] * X) - 8 * W[:, 0] ** 3 * X * np.cos(2 * W[:, 0] * X)
+        assert difference(gradient(loss, w), (2 * expected[:, None] * inner).sum(0)) < 1e-12
+
+
+@pytest.mark.parametrize("policy", ["off", "taped", "recompute", "forward_over_reverse"])
+def test_whatever_is_kept_for_the_pass_around_the_numbers_are_the_same(backend, policy):
+    x, w = arrays(backend, X, W)
+
+    def loss(w, x):
+        return xp.sum(laplacian(lambda x: xp.sin(x @ w), x) ** 2)
+
+    with nested_switching(policy), polyad.use_backend(backend):
+        actual = gradient(loss, w, x, argnums=(0, 1))
+    laps, size = -np.sin(X @ W) * (W**2).sum(0), (W**2).sum(0)
+    by_u = 2 * laps * -np.cos(X @ W) * size
+    expected = (X.T @ by_u + (2 * laps * -np.sin(X @ W)).sum(0) * 2 * W, by_u @ W.T)
+    assert difference(actual, expected) < 1e-12
+
+
+def test_functions_of_jax_inside_a_compiled_loss():
+    jax = pytest.importorskip("jax")
+    x, w = arrays("jax", X, W)
+    for module in (xp, jax.numpy):
+
+        def loss(w, x, module=module):
+            return xp.mean(laplacian(lambda x: module.tanh(x @ w), x) ** 2)
+
+        grads = jax.jit(jax.grad(loss, argnums=(0, 1)))(w, x)
+        expected = jax.grad(lambda w, x: xp.mean(laplacian(lambda x: xp.tanh(x @ w), x, mode="reverse") ** 2), (0, 1))
+        assert difference(grads, expected(w, x)) < 1e-12
+        rows = jax.jit(jax.vmap(lambda p, module=module: laplacian(lambda p: module.sum(p**4), p)))(x)
+        assert difference(rows, (12 * X**2).sum(1)) < 1e-13
+
+
+def test_an_error_of_the_function_is_its_own(backend):
+    def field(x):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        laplacian(field, arrays(backend, X), backend=backend)
+
+
+def test_a_high_order_takes_no_exponential_time(backend):
+    calls = []
+
+    def f(t):
+        calls.append(1)
+        return xp.exp(0.5 * t) * xp.sin(t)
+
+    actual = derivative(f, arrays(backend, 0.3), order=20, backend=backend)
+    expected = ((0.5 + 1j) ** 20 * np.exp((0.5 + 1j) * 0.3)).imag
+    assert difference(actual, np.array(expected)) < 1e-10
+    assert len(calls) <= 3
+
+
+def test_derivatives_of_a_net_with_weights_outside(backend):
+    w, t = arrays(backend, np.array([0.5, 1.5]), 0.3)
+
+    def loss(w):
+        return xp.sum(derivative(lambda t: {"u": xp.exp(w * t)}, t, order=5)["u"])
+
+    expected = (5 * host(w)[0] ** 4 + 0.3 * host(w)[0] ** 5) * np.exp(0.3 * host(w)[0])
+    assert difference(gradient(loss, w, backend=backend), expected) < 1e-12
