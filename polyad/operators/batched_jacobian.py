@@ -78,6 +78,8 @@ def _one_output(call: Call, ys: Any, batch: int) -> Any:
 
 
 def _by_rows(passes: Passes, pull: Any, x: Any, y: Any) -> Any:
+    if not math.prod(y.shape[1:]):
+        return _empty(x, y)
     (found,) = passes.backend.pullbacks(pull, (units(passes.call, y),))
     batch, outer, inner = x.shape[0], math.prod(y.shape[1:]), math.prod(x.shape[1:])
     jac = xp.permute_dims(xp.reshape(found, (outer, batch, inner)), (1, 0, 2))
@@ -89,6 +91,9 @@ def _by_rows(passes: Passes, pull: Any, x: Any, y: Any) -> Any:
 
 
 def _by_columns(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
+    if not math.prod(x.shape[1:]):
+        ys, aux = passes.evaluate((x,))
+        return (_empty(x, _one_output(passes.call, ys, x.shape[0])),), aux
     ys, (dys,), aux = passes.pushforwards((x,), (units(passes.call, x),))
     y = _one_output(passes.call, ys, x.shape[0])
     batch, outer, inner = x.shape[0], math.prod(y.shape[1:]), math.prod(x.shape[1:])
@@ -99,3 +104,8 @@ def _by_columns(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
         _, (moved,), _ = passes.pushforward((stop_gradient(x),), (weights,))
         gap = expected - xp.reshape(stop_gradient(moved), (batch, outer, 1))
     return (checked(passes.call, xp.reshape(jac, (*y.shape, *x.shape[1:])), gap, expected),), aux
+
+
+def _empty(x: Any, y: Any) -> Any:
+    """The Jacobian of rows without entries."""
+    return xp.reshape(xp.zeros_like(y)[:0], (*y.shape, *x.shape[1:]))
