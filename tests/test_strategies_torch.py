@@ -236,3 +236,21 @@ def test_an_inner_jacobian_sees_the_same_tensors(strategy):
         actual = gradient(loss, w, x, argnums=(0, 1))
     for a, e in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, e, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("policy", ["recompute", "forward_over_reverse"])
+def test_an_inner_derivative_is_evaluated_twice_and_no_more(policy):
+    x = torch.tensor([0.3, 0.7, -0.4], dtype=torch.float64)
+    w = torch.tensor([1.5, -0.5, 0.8], dtype=torch.float64)
+    calls = [0]
+
+    def loss(w):
+        def f(x):
+            calls[0] += 1
+            return (w * x**3).sum()
+
+        return (gradient(f, x) ** 2).sum()
+
+    with nested_switching(policy):
+        gradient(loss, w)
+    assert calls[0] == 2

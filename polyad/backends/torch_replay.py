@@ -91,7 +91,8 @@ class Replay:
             with temporarily_clear_interpreter_stack():  # inside a transformation detach() would wrap it
                 alias = tensor.detach().requires_grad_()
             alias.polyad_stand_in = self._mark
-            alias.register_hook(self._mark.refuse)
+            with torch._C.DisableTorchFunction():  # modes around take hooks for what they cannot see through
+                alias.register_hook(self._mark.refuse)
             self._stand_ins[id(tensor)] = (tensor, alias)
         return self._stand_ins[id(tensor)][1]
 
