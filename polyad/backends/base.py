@@ -143,6 +143,10 @@ class Backend(ABC):
         rows = [pull(tuple(None if ct is None else ct[i] for ct in cotangents)) for i in range(k)]
         return tuple(xp.stack(row) for row in zip(*rows, strict=True))
 
+    def last_pull(self, pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:
+        """pull(cotangents), for a pullback that is not called again."""
+        return pull(cotangents)
+
     def columns(self, f: Function, xs: Arrays, has_aux: bool = False) -> tuple[Any, list[Arrays]]:
         """((ys,) or (ys, aux), the Jacobian by columns): for each x its (x.size, *y.shape)."""
         push = with_aux(self.pushforwards, has_aux)
