@@ -249,8 +249,8 @@ def main() -> None:
 
             torch.set_num_threads(1)
         print(f"\n**{backend}**\n")
-        print("| workload | batch, width, in, out | " + " | ".join(POLICIES) + " | auto / best |")
-        print("| --- |" + " --- |" * (len(POLICIES) + 2))
+        print("| workload | batch, width, in, out | " + " | ".join(POLICIES) + " | auto / best | auto / own |")
+        print("| --- |" + " --- |" * (len(POLICIES) + 3))
         for name, *shape in WORKLOADS:
             if options.workload and name not in options.workload:
                 continue
@@ -263,11 +263,9 @@ def main() -> None:
             for policy in POLICIES:
                 ratio = f"{times[policy] / times['forward']:.1f}"
                 cells.append(f"{ratio}, {memory[policy]:.0f} MiB" if memory else ratio)
-            best = min(times[policy] for policy in POLICIES if policy != "auto")
-            print(
-                f"| {name} | {', '.join(map(str, shape))} | {' | '.join(cells)} | {times['auto'] / best:.2f} |",
-                flush=True,
-            )
+            best = min(times[policy] for policy in POLICIES if policy not in ("auto", "own"))
+            ratios = [f"{times['auto'] / best:.2f}", f"{times['auto'] / times['own']:.2f}"]
+            print(f"| {' | '.join([name, ', '.join(map(str, shape)), *cells, *ratios])} |", flush=True)
 
 
 if __name__ == "__main__":
