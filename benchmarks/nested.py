@@ -19,6 +19,7 @@ of temporary arrays on JAX, elsewhere the growth of a process at its highest.
 import argparse
 import functools
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -200,11 +201,14 @@ def seconds(call) -> float:
 
 
 def medians(calls, rounds: int):
-    """Median seconds of each call, run in turn; the first round warms up."""
-    times = {key: [] for key in calls}
+    """Median seconds of each call, in rounds of another order each; the first round warms up.
+
+    What a call leaves behind, such as garbage to collect, is paid by the next one.
+    """
+    times, order = {key: [] for key in calls}, random.Random(0)
     for _ in range(rounds + 1):
-        for key, call in calls.items():
-            times[key].append(seconds(call))
+        for key in order.sample(list(calls), len(calls)):
+            times[key].append(seconds(calls[key]))
     return {key: statistics.median(values[1:]) for key, values in times.items()}
 
 

@@ -58,13 +58,13 @@ def _known(name: str, where: str) -> str:
     return name
 
 
-def strategy(backend: Backend) -> tuple[str, str]:
-    """(the strategy that the policy of this place means for a backend, why)."""
+def strategy(backend: Backend, mode: str = "reverse") -> tuple[str, str]:
+    """(the strategy that the policy of this place means for a pass of this mode, why)."""
     asked = policy()
     if "reverse" not in backend.modes:
         return "taped", "a forward pass keeps its directions and no graph"
     if asked == "auto":
-        return backend.preferred_strategy()
+        return backend.preferred_strategy(mode)
     if asked == "off":
         return "taped", "switching is off"
     if asked in backend.strategies:
@@ -80,14 +80,16 @@ def run(
     captured: Captured,
     beside: Arrays = (),
     first_order: bool = True,
+    mode: str = "reverse",
 ) -> tuple[Arrays, ...]:
     """sweep(backend, f, *xs, *beside), a tuple of tuples of arrays, under the strategy of this place.
 
     captured     gives the arrays that can be found in f without running it
     first_order  whether the passes of the sweep stand side by side; those that
                  stand inside each other are recomputed, not dual
+    mode         of the pass that the sweep is going to take
     """
-    name = strategy(backend)[0] if xs else "taped"
+    name = strategy(backend, mode)[0] if xs else "taped"
     if name == "forward_over_reverse" and not first_order:
         name = "recompute"
         explained(name, "the rule of a dual sweep is one for first derivatives")

@@ -217,8 +217,8 @@ class Backend(ABC):
         """f(*xs), of which the pass around keeps the inputs alone; None where the framework has no such thing."""
         return None
 
-    def preferred_strategy(self) -> tuple[str, str]:
-        """(the strategy of `nested_switching("auto")` at this place, why)."""
+    def preferred_strategy(self, mode: str) -> tuple[str, str]:
+        """(the strategy of `nested_switching("auto")` at this place for a pass of this mode, why)."""
         return "taped", "the only one that was measured for it"
 
     def forward_is_right(self, pull: Pull) -> bool:

@@ -9,7 +9,7 @@ from polyad.backends.base import Arrays, Backend
 from polyad.errors import ArgumentError, ModeError
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
-from polyad.operators.passes import Passes, in_some_mode, nested
+from polyad.operators.passes import Passes, expected_mode, in_some_mode, nested
 from polyad.operators.rows import checked, probe, units
 
 __all__ = ["batched_jacobian"]
@@ -38,7 +38,9 @@ def batched_jacobian(
     """
     call = Call("batched_jacobian", f, args, argnums, backend, has_aux, _kwargs)
     _one_array(call)
-    jac, aux = nested(call, in_some_mode(call, mode, _sweep))
+    (x,) = call.xs
+    expected = expected_mode(call, mode, math.prod(x.shape[1:]), lambda entries: entries // max(x.shape[0], 1))
+    jac, aux = nested(call, in_some_mode(call, mode, _sweep), mode=expected)
     return (jac[0], call.aux(aux)) if has_aux else jac[0]
 
 

@@ -8,7 +8,7 @@ from polyad.arrays import xp
 from polyad.backends.base import Arrays, Backend, basis, chunks
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
-from polyad.operators.passes import Passes, evaluating, in_some_mode, nested
+from polyad.operators.passes import Passes, evaluating, expected_mode, in_some_mode, nested
 
 __all__ = ["jacobian", "value_and_jacobian"]
 
@@ -62,7 +62,8 @@ def _jacobian(
     operator: str, f: Any, args: Any, argnums: Any, has_aux: bool, backend: Any, mode: str, kwargs: Any
 ) -> tuple[Any, Any, tuple[Any, ...]]:
     call = Call(operator, f, args, argnums, backend, has_aux, kwargs)
-    ys, blocks, aux = nested(call, in_some_mode(call, mode, _sweep))
+    expected = expected_mode(call, mode, call.columns, lambda entries: entries)
+    ys, blocks, aux = nested(call, in_some_mode(call, mode, _sweep), mode=expected)
     rows = [blocks[i * len(call.xs) : (i + 1) * len(call.xs)] for i in range(len(ys))]
     tree = call.outputs([call.inputs(row) for row in rows])
     return call.outputs(ys), tree, (call.aux(aux),) if has_aux else ()

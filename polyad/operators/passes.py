@@ -16,7 +16,7 @@ from polyad.operators.call import Call
 from polyad.plans import Plan, choose
 from polyad.steps import step
 
-__all__ = ["Passes", "differences", "evaluating", "in_some_mode", "nested", "pulled"]
+__all__ = ["Passes", "differences", "evaluating", "expected_mode", "in_some_mode", "nested", "pulled"]
 
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
@@ -70,11 +70,16 @@ class Passes:
 
 
 def nested(
-    call: Call, sweep: Callable[..., tuple[Arrays, ...]], beside: Arrays = (), first_order: bool = True
+    call: Call,
+    sweep: Callable[..., tuple[Arrays, ...]],
+    beside: Arrays = (),
+    first_order: bool = True,
+    mode: str = "reverse",
 ) -> tuple[Arrays, ...]:
     """sweep(passes, *xs, *beside) of the call, keeping what the switching rule says.
 
     first_order  whether its passes stand side by side, not inside each other
+    mode         of its pass, as far as it is known
     """
     made: list[Passes] = []
 
@@ -82,8 +87,9 @@ def nested(
         made.append(Passes(call, backend, f))
         return sweep(made[-1], *args)
 
-    with _held(call), step(call.operator, call.backend.name, *strategy(call.backend)) as this:
-        groups = call.backend.shielded(run)(call.backend, on, call.flat, call.xs, _captured(call), beside, first_order)
+    with _held(call), step(call.operator, call.backend.name, *strategy(call.backend, mode)) as this:
+        run_it = call.backend.shielded(run)
+        groups = run_it(call.backend, on, call.flat, call.xs, _captured(call), beside, first_order, mode)
         this.plan = made[0].plan
     return groups
 
@@ -107,6 +113,14 @@ def _held(call: Call) -> Iterator[None]:
         return
     with pinned(call.f) as call.f:
         yield
+
+
+def expected_mode(call: Call, mode: str, columns: int, rows: Callable[[int], int]) -> str:
+    """The mode of a Jacobian of so many columns and of rows(entries of f) rows, where it is known without running f."""
+    if mode != "auto":
+        return mode
+    entries = Passes(call, call.backend, call.flat).output_rows(call.xs)
+    return choose(call.backend, mode, columns, None if entries is None else rows(entries)).mode
 
 
 def _captured(call: Call) -> Callable[[], Sequence[Any]]:
