@@ -324,3 +324,29 @@ def test_auto_takes_the_pass_that_a_function_of_jax_has():
     assert difference(wide[:2], np.diag(3 * V**2)) < 1e-14
     square = jacobian(lambda x: jax.lax.while_loop(lambda x: xp.sum(x**2) < 5, lambda x: 2 * x, x), x)
     assert difference(square, 4 * np.eye(2)) < 1e-14
+
+
+@pytest.mark.parametrize("mode", ["auto", "forward", "reverse"])
+def test_many_rows_are_checked_by_a_few_alone_and_by_all_where_those_tell_nothing(backend, mode):
+    x = arrays(backend, np.random.Generator(np.random.Philox(5)).normal(size=(100, 2)))
+    slope = np.cos(host(x)[0])[:, :, None] * np.eye(2)
+    shape = tuple(x.shape)
+    held = arrays(backend, np.arange(200.0).reshape(100, 2) + 1)
+    mixing = {
+        "mean": lambda x: x - xp.mean(x, axis=0),
+        "sum": lambda x: x * xp.sum(x),
+        "before": lambda x: xp.cumulative_sum(x, axis=0),
+        "pairs": lambda x: xp.reshape(xp.reshape(x, (50, 4)) * xp.sum(x) / xp.sum(x), shape) + xp.flip(x, axis=0),
+        "far": lambda x: x * xp.concat([x[50:], x[:50]]) if x.shape[0] == 100 else x * x,
+    }
+    jac, aux = polyad.batched_jacobian(
+        lambda x: (xp.sin(x), {"rows": x.shape[0], "y": x}), x, has_aux=True, backend=backend, mode=mode
+    )
+    assert difference(jac, slope) < 1e-12
+    assert aux["rows"] == 100
+    assert tuple(aux["y"].shape) == shape
+    by_row = polyad.batched_jacobian(lambda x: held * xp.sin(x), x, backend=backend, mode=mode)
+    assert difference(by_row, host(held)[0][:, :, None] * slope) < 1e-12
+    for f in mixing.values():
+        with pytest.raises(polyad.errors.RowsMixError):
+            polyad.batched_jacobian(f, x, backend=backend, mode=mode)

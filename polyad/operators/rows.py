@@ -2,17 +2,18 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from polyad.arrays import dtype_name, xp
+from polyad.arrays import dtype_name, stop_gradient, xp
 from polyad.backends.base import basis
 from polyad.errors import RowsMixError
 from polyad.operators.call import Call
-from polyad.operators.passes import EPSILON
+from polyad.operators.passes import EPSILON, Passes
 
-__all__ = ["checked", "differs", "probe", "units"]
+__all__ = ["alone", "checked", "differs", "probe", "units"]
 
 
 def units(call: Call, x: Any) -> Any:
@@ -33,6 +34,45 @@ def _numbers(shape: tuple[int, ...]) -> np.ndarray:
     values = np.random.Generator(np.random.Philox(0)).uniform(0.5, 1.5, shape)
     values.flags.writeable = False
     return values
+
+
+# Rows that are evaluated by themselves. A prime number: what pairs or reshapes rows fails with it.
+FEW = 7
+MANY = 64
+
+
+def alone(passes: Passes, x: Any, jac: Any, product: Callable[[Any, Any], Any], forward: bool) -> bool:
+    """Whether a few rows of x have the Jacobians that they have among all of them, as far as can be seen.
+
+    jac      (B, outer, inner) at all rows
+    product  (weights, rows of jac) -> what the pass gives for these weights if rows are independent
+    forward  whether the pass is a pushforward, else a pullback
+
+    False leaves it open: f may hold an array with as many rows as x, or draw
+    random numbers. It costs next to nothing, where asking all rows costs a pass.
+    """
+    if x.shape[0] < MANY:
+        return False
+    call, known = passes.call, dict(vars(passes.call))
+    step = x.shape[0] // FEW
+    rows = slice(0, FEW * step, step)
+    few = stop_gradient(x)[rows]
+    try:
+        with passes.backend.untracked():
+            if forward:
+                weights = probe(call, few)
+                _, (found,), _ = passes.pushforward((few,), (weights,))
+            else:
+                (y,), pull, _ = passes.pullback((few,))
+                weights = probe(call, y)
+                (found,) = pull((weights,))
+            expected = product(weights, stop_gradient(jac)[rows])
+            mixed = differs(expected - xp.reshape(stop_gradient(found), tuple(expected.shape)), expected)
+            return call.backend.concrete(mixed) and not bool(mixed)
+    except Exception:  # whatever f raises for so few rows
+        return False
+    finally:
+        vars(call).update(known)  # f has left there what it returned besides arrays
 
 
 def differs(gap: Any, expected: Any) -> Any:
