@@ -4,14 +4,12 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from polyad import trees
 from polyad.backends.base import Arrays, Backend, with_aux
-from polyad.errors import ArgumentError
 from polyad.operators.call import Call
 from polyad.operators.gradient import _one_number, gradient
 from polyad.operators.outer import outer_mode
 from polyad.operators.passes import in_some_mode
-from polyad.operators.products import _directions
+from polyad.operators.products import along
 
 __all__ = ["hvp"]
 
@@ -37,27 +35,13 @@ def hvp(
     source    Pearlmutter (1994); Dagreou et al. (2024), "How to compute
               Hessian-vector products?"
     """
-    moving = _moving(primals, tangents)
-    call = Call("hvp", f, tuple(primals), moving, backend, has_aux)
+    call, moving, dxs = along("hvp", f, primals, tangents, backend, has_aux)
     call.check_outputs = _one_number
-    expected = trees.flatten(tuple(call.args[i] for i in moving))[1]
-    dxs = _directions(call, tuple(tangents[i] for i in moving), call.xs, expected, "tangents")
     products, *aux = in_some_mode(call, "auto", functools.partial(_product, call, dxs))(*call.xs)
     found = dict(zip(moving, call.inputs(products), strict=True))
     result = tuple(found.get(i) for i in range(len(primals)))
     tree = result[0] if len(primals) == 1 else result
     return (tree, *map(call.aux, aux)) if has_aux else tree
-
-
-def _moving(primals: Any, tangents: Any) -> tuple[int, ...]:
-    if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
-        raise ArgumentError("hvp: primals and tangents are tuples, an entry for each argument. Type hvp(f, (x,), (v,))")
-    if len(primals) != len(tangents):
-        raise ArgumentError(f"hvp: {len(primals)} primals and {len(tangents)} tangents; there must be one for each")
-    moving = tuple(i for i, t in enumerate(tangents) if t is not None)
-    if not moving:
-        raise ArgumentError("hvp: every tangent is None; give at least one, such as ones like the primal")
-    return moving
 
 
 def _product(call: Call, dxs: Arrays, mode: str, *xs: Any) -> tuple[Arrays, ...]:

@@ -116,8 +116,11 @@ def _held(call: Call) -> Iterator[None]:
 
 
 def expected_mode(call: Call, mode: str, columns: int, rows: Callable[[int], int]) -> str:
-    """The mode of a Jacobian of so many columns and of rows(entries of f) rows, where it is known without running f."""
-    if mode != "auto":
+    """The mode of a Jacobian of so many columns and of rows(entries of f) rows, where it is known without running f.
+
+    Not asked, since a trace of f is not free, where the switching rule does the same for both.
+    """
+    if mode != "auto" or strategy(call.backend, "forward") == strategy(call.backend, "reverse"):
         return mode
     entries = Passes(call, call.backend, call.flat).output_rows(call.xs)
     return choose(call.backend, mode, columns, None if entries is None else rows(entries)).mode

@@ -11,7 +11,7 @@ from polyad.operators.call import Call
 from polyad.operators.passes import Passes, nested, pulled
 from polyad.plans import Plan
 
-__all__ = ["jvp", "vjp"]
+__all__ = ["along", "jvp", "vjp"]
 
 
 def jvp(
@@ -28,16 +28,7 @@ def jvp(
     tangents  a tuple of the same trees and shapes; None in place of a tree is zero
     returns   (y, dy), with has_aux (y, dy, aux); differentiable in both arguments
     """
-    if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
-        raise ArgumentError("jvp: primals and tangents are tuples, an entry for each argument. Type jvp(f, (x,), (v,))")
-    if len(primals) != len(tangents):
-        raise ArgumentError(f"jvp: {len(primals)} primals and {len(tangents)} tangents; there must be one for each")
-    moving = tuple(i for i, t in enumerate(tangents) if t is not None)
-    if not moving:
-        raise ArgumentError("jvp: every tangent is None; give at least one, such as ones like the primal")
-    call = Call("jvp", f, tuple(primals), moving, backend, has_aux)
-    expected = trees.flatten(tuple(call.args[i] for i in moving))[1]
-    dxs = _directions(call, tuple(tangents[i] for i in moving), call.xs, expected, "tangents")
+    call, _, dxs = along("jvp", f, primals, tangents, backend, has_aux)
     n = len(call.xs)
 
     def sweep(passes: Passes, *args: Any) -> tuple[Any, ...]:
@@ -70,6 +61,31 @@ def vjp(
         return result
 
     return (call.outputs(ys), pull_tree, call.aux(aux)) if has_aux else (call.outputs(ys), pull_tree)
+
+
+def along(
+    operator: str,
+    f: Callable[..., Any],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    backend: str | Backend | None,
+    has_aux: bool,
+) -> tuple[Call, tuple[int, ...], tuple[Any, ...]]:
+    """(the Call in the arguments that have a tangent, their positions, the leaves of the tangents)."""
+    if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
+        raise ArgumentError(
+            f"{operator}: primals and tangents are tuples, an entry for each argument. Type {operator}(f, (x,), (v,))"
+        )
+    if len(primals) != len(tangents):
+        raise ArgumentError(
+            f"{operator}: {len(primals)} primals and {len(tangents)} tangents; there must be one for each"
+        )
+    moving = tuple(i for i, t in enumerate(tangents) if t is not None)
+    if not moving:
+        raise ArgumentError(f"{operator}: every tangent is None; give at least one, such as ones like the primal")
+    call = Call(operator, f, tuple(primals), moving, backend, has_aux)
+    expected = trees.flatten(tuple(call.args[i] for i in moving))[1]
+    return call, moving, _directions(call, tuple(tangents[i] for i in moving), call.xs, expected, "tangents")
 
 
 def _directions(call: Call, tree: Any, like: Sequence[Any], expected: Any, what: str) -> tuple[Any, ...]:
