@@ -130,8 +130,13 @@ def array_namespace(*xs: Any) -> Any:
 
 
 def asarray(obj: Any, **kwargs: Any) -> Any:
-    """xp.asarray; traced arrays stay traced and lists of them are stacked, so nothing is detached."""
+    """xp.asarray; traced arrays stay traced and lists of them are stacked, so nothing is detached.
+
+    An ndarray becomes an array of the current backend, as a list does.
+    """
     backend = owner(obj)
+    if backend is None and is_host(obj) and not current().host:
+        backend, obj = current(), np.array(obj) if kwargs.get("copy") else obj
     if backend is not None:
         dtype = kwargs.get("dtype")
         return backend.asarray(obj, None if dtype is None else dtype_name(dtype), kwargs.get("device"))

@@ -121,3 +121,18 @@ def test_conversion_inside_a_backend_is_differentiable(backend):
     grad = gradient(lambda x: xp.sum(convert(x, backend, dtype="float32") ** 2), x, backend=backend)
     assert dtype_name(grad.dtype) == "float64"
     assert difference(grad, np.array([1.0, 4.0])) < 1e-6
+
+
+def test_asarray_of_an_ndarray_is_of_the_current_backend(backend):
+    weights = np.array([[0.5, -1.0], [2.0, 0.25]])
+
+    def f(x):
+        return xp.sum((x @ xp.asarray(weights)) ** 2)
+
+    x = np.array([0.3, 0.7])
+    grad = polyad.gradient(f, polyad.convert(x, backend))
+    np.testing.assert_allclose(polyad.convert(grad, "numpy"), 2 * weights @ (x @ weights), rtol=1e-12)
+    with polyad.use_backend(backend):
+        made = xp.asarray(weights, dtype=xp.float32, copy=True)
+    assert type(made) is type(polyad.convert(weights, backend))
+    assert polyad.arrays.dtype_name(made.dtype) == "float32"

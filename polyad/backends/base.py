@@ -10,11 +10,12 @@ import functools
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from polyad.arrays import xp
+from polyad.backends.directions import at_once, basis, largest
 from polyad.errors import PrecisionError, UnsupportedError
 
 Array = Any
@@ -38,9 +39,8 @@ __all__ = [
     "Push",
     "Sweep",
     "Transpose",
-    "basis",
-    "chunks",
     "contract",
+    "joined",
     "no_rows",
     "of_some",
     "with_aux",
@@ -147,28 +147,40 @@ class Backend(ABC):
         """pull(cotangents), for a pullback that is not called again."""
         return pull(cotangents)
 
-    def columns(self, f: Function, xs: Arrays, has_aux: bool = False) -> tuple[Any, list[Arrays]]:
+    def columns(
+        self, f: Function, xs: Arrays, has_aux: bool = False, chunk_size: int | None = None
+    ) -> tuple[Any, list[Arrays]]:
         """((ys,) or (ys, aux), the Jacobian by columns): for each x its (x.size, *y.shape)."""
         push = with_aux(self.pushforwards, has_aux)
-        out, columns = None, []
-        for i, x in enumerate(xs):
-            parts = []
-            for start, stop in chunks(x, xs):
-                dxs = tuple(basis(self, x, start, stop) if j == i else None for j in range(len(xs)))
-                result = push(f, xs, dxs)
-                out = out or (result[0], *result[2:])
-                parts.append(result[1])
-            columns.append(parts)
+        found = {i: self._columns_of(push, f, xs, i, chunk_size) for i, x in enumerate(xs) if math.prod(x.shape)}
+        out = next((out for out, _ in found.values()), None)
         if out is None:  # every x is empty: nothing was pushed
-            result = f(*xs)
-            out = result if has_aux else (result,)
-        ys = out[0]
-        empty = tuple(no_rows(y) for y in ys)
-        joined = [
-            tuple(xp.concat(dy) if len(dy) > 1 else dy[0] for dy in zip(*parts, strict=True)) if parts else empty
-            for parts in columns
-        ]
-        return out, joined
+            out = f(*xs) if has_aux else (f(*xs),)
+        empty = tuple(no_rows(y) for y in out[0])
+        return out, [found[i][1] if i in found else empty for i in range(len(xs))]
+
+    def _columns_of(self, push: Function, f: Function, xs: Arrays, i: int, chunk_size: int | None) -> Any:
+        """((ys,) or (ys, aux), the columns of input number i)."""
+
+        def pushed(start: Any, count: int) -> Any:
+            return push(f, xs, tuple(basis(self, x, start, count) if j == i else None for j, x in enumerate(xs)))
+
+        n = math.prod(xs[i].shape)
+        first = at_once(n, largest(*xs), chunk_size)
+        ys, dys, *aux = pushed(0, first)
+        dys = tuple(dys)
+        if first < n:
+            step = at_once(n - first, largest(*xs, *ys), chunk_size)
+            dys = joined([dys, self.chunked(lambda start, m: tuple(pushed(first + start, m)[1]), n - first, step)])
+        return (ys, *aux), dys
+
+    def chunked(self, sweep: Callable[[Any, int], Arrays], n: int, step: int) -> Arrays:
+        """sweep(start, count) over n directions, at most `step` at a time, joined along the axis in front."""
+        return joined([sweep(start, min(step, n - start)) for start in range(0, n, step)])
+
+    def widest(self, pull: Pull) -> int:
+        """Entries of the largest array that this pullback holds, as far as it can be told; else 0."""
+        return 0
 
     # What a framework may do better than the default.
 
@@ -298,7 +310,7 @@ def with_aux(primitive: Function, has_aux: bool) -> Function:
     if "has_aux" in inspect.signature(primitive).parameters:
         return functools.partial(primitive, has_aux=True)
 
-    def joined(f: Function, xs: Arrays, *dxs: Any) -> Any:
+    def both(f: Function, xs: Arrays, *dxs: Any) -> Any:
         count = [0]
 
         def flat(*xs: Array) -> Arrays:
@@ -313,7 +325,7 @@ def with_aux(primitive: Function, has_aux: bool) -> Function:
         zeros = tuple(xp.zeros_like(a) for a in values[n:])
         return values[:n], lambda cotangents: rest((*cotangents, *zeros)), values[n:]
 
-    return joined
+    return both
 
 
 def contract(xs: Arrays, columns: Sequence[Arrays], cotangents: Sequence[Array | None]) -> Arrays:
@@ -327,6 +339,11 @@ def contract(xs: Arrays, columns: Sequence[Arrays], cotangents: Sequence[Array |
                 grad = grad + xp.reshape(flat @ xp.reshape(ct, (flat.shape[1],)), tuple(x.shape))
         grads.append(grad if grad.dtype == x.dtype else xp.astype(grad, x.dtype))
     return tuple(grads)
+
+
+def joined(parts: Sequence[Arrays]) -> Arrays:
+    """Tuples of arrays, one behind the other along their first axes."""
+    return parts[0] if len(parts) == 1 else tuple(xp.concat(list(part)) for part in zip(*parts, strict=True))
 
 
 def no_rows(y: Array) -> Array:
@@ -347,28 +364,3 @@ def of_some(f: Function, xs: Sequence[Array | None], places: Sequence[int]) -> F
         return f(*(given.get(i, x) for i, x in enumerate(xs)))
 
     return moved
-
-
-def basis(backend: Backend, x: Array, start: int, stop: int, shape: tuple[int, ...] | None = None) -> Array:
-    """Unit tangents number start to stop of x, or of an array like x of this shape: (stop - start, *shape)."""
-    shape = tuple(x.shape) if shape is None else shape
-    device = backend.device(x)
-    options = {} if device is None else {"device": device}
-    flat = backend.namespace.eye(stop - start, math.prod(shape), k=start, dtype=x.dtype, **options)
-    return backend.namespace.reshape(flat, (stop - start, *shape))
-
-
-# Directions per sweep. More save calls, fewer save memory: of the digits example
-# on NumPy 256, 128, 64 and 32 take the same time (2.1 to 2.5 s a step) and 972,
-# 566, 363 and 250 MiB (one thread, 2026-11).
-MOST_DIRECTIONS = 64
-MOST_ENTRIES = 2**21
-
-
-def chunks(x: Array, beside: Sequence[Array]) -> Iterator[tuple[int, int]]:
-    """(start, stop) over the entries of x, few enough at a time to fit in memory."""
-    n = math.prod(x.shape)
-    entries = max(math.prod(y.shape) for y in beside)
-    step = max(1, min(n, MOST_DIRECTIONS, MOST_ENTRIES // max(1, entries)))
-    for start in range(0, n, step):
-        yield start, min(start + step, n)

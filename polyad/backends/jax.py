@@ -1,6 +1,8 @@
 """JAX: jvp, vjp, vmap and jit as they are."""
 
-from collections.abc import Mapping, Sequence
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,9 +22,12 @@ from polyad.backends.base import (
     Push,
     Sweep,
     Transpose,
+    joined,
+    no_rows,
     of_some,
     zeros_for_none,
 )
+from polyad.backends.directions import at_once, basis, largest
 from polyad.errors import DetachError, PrecisionError
 
 __all__ = ["Jax"]
@@ -63,7 +68,7 @@ class Jax(Backend):
 
     def pullback(self, f: Function, xs: Arrays, has_aux: bool = False) -> Any:
         ys, pull, *aux = jax.vjp(f, *xs, has_aux=has_aux)
-        return (ys, lambda cotangents: pull(zeros_for_none(cotangents, ys)), *aux)
+        return (ys, functools.partial(_pulled, pull, ys), *aux)
 
     def pushforwards(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
         moving = [i for i, dx in enumerate(dxs) if dx is not None]
@@ -74,6 +79,37 @@ class Jax(Backend):
         given = [i for i, ct in enumerate(cotangents) if ct is not None]
         one = of_some(lambda *cotangents: pull(cotangents), cotangents, given)
         return jax.vmap(one)(*(cotangents[i] for i in given))
+
+    def columns(
+        self, f: Function, xs: Arrays, has_aux: bool = False, chunk_size: int | None = None
+    ) -> tuple[Any, list[Arrays]]:
+        """One linearization an input, which every chunk of its columns goes through."""
+        if not largest(*xs):
+            return super().columns(f, xs, has_aux, chunk_size)
+        columns = []
+        for i, x in enumerate(xs):
+            ys, push, *aux = jax.linearize(of_some(f, xs, [i]), x, has_aux=has_aux)
+            n = math.prod(x.shape)
+
+            def pushed(start: Any, count: int, push: Any = push, x: Array = x) -> Arrays:
+                return jax.vmap(push)(basis(self, x, start, count))
+
+            step = at_once(n, largest(*xs, *ys, *jax.tree.leaves(push)), chunk_size)
+            columns.append(self.chunked(pushed, n, step) if n else tuple(map(no_rows, ys)))
+        return (ys, *aux), columns
+
+    def chunked(self, sweep: Callable[[Any, int], Arrays], n: int, step: int) -> Arrays:
+        whole = n // step
+        if whole < 2 or not _traced():
+            return super().chunked(sweep, n, step)
+        # One loop for the compiler, which would take its time for a copy of f for each chunk.
+        found = jax.lax.map(lambda i: sweep(i * step, step), jnp.arange(whole))
+        first = tuple(z.reshape(whole * step, *z.shape[2:]) for z in found)
+        return joined([first, sweep(whole * step, n - whole * step)]) if n % step else first
+
+    def widest(self, pull: Pull) -> int:
+        native = pull.args[0] if isinstance(pull, functools.partial) else ()
+        return largest(*jax.tree.leaves(native))
 
     def batch(self, f: Function) -> Function:
         return jax.vmap(f)
@@ -98,7 +134,7 @@ class Jax(Backend):
 
     def preferred_strategy(self, mode: str) -> tuple[str, str]:
         # Measured: docs/nested.md.
-        if not isinstance(jnp.zeros(()), jax.core.Tracer):
+        if not _traced():
             return "taped", "uncompiled, the others cost a trace at each call"
         if mode == "forward":
             return "forward_over_reverse", "compiled, columns are differentiated in 3/4 of the time"
@@ -150,6 +186,16 @@ class Jax(Backend):
                 "lose its derivative. Convert before the call, outside the transformation"
             )
         return np.asarray(array)
+
+
+def _traced() -> bool:
+    """Whether what is computed here is compiled later."""
+    return isinstance(jnp.zeros(()), jax.core.Tracer)
+
+
+def _pulled(pull: Function, ys: Arrays, cotangents: Sequence[Array | None]) -> Arrays:
+    grads: Arrays = pull(zeros_for_none(cotangents, ys))
+    return grads
 
 
 # What JAX raises where f wants to see a value.

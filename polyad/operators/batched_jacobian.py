@@ -5,14 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 from polyad.arrays import stop_gradient, xp
-from polyad.backends.base import Arrays, Backend
+from polyad.backends.base import Arrays, Backend, joined
+from polyad.backends.directions import at_once, largest
 from polyad.errors import ArgumentError, ModeError
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.passes import Passes, expected_mode, in_some_mode, nested
 from polyad.operators.rows import alone, checked, probe, units
+from polyad.operators.value import value_and
 
-__all__ = ["batched_jacobian"]
+__all__ = ["batched_jacobian", "value_and_batched_jacobian"]
 
 
 @curried
@@ -23,25 +25,30 @@ def batched_jacobian(
     has_aux: bool = False,
     backend: str | Backend | None = None,
     mode: str = "auto",
+    chunk_size: int | None = None,
     _kwargs: dict[str, Any] | None = None,
 ) -> Any:
     """Jacobian of each row of f(x) in the same row of x, all rows in one sweep.
 
-    args     x = args[argnums], an array of shape (B, *in); the others as they are
-    returns  shape (B, *out, *in) for f(x) of shape (B, *out); with has_aux
-             (jacobian, aux)
-    raises   RowsMixError where a row of f(x) depends on another row of x, as it
-             does after BatchNorm in training mode. One random combination of
-             rows is checked in the same sweep. Under jit, where the values
-             cannot be looked at, the result is NaN instead.
-    source   the row sums of Griewank & Walther (2008), section 8.2
+    args        x = args[argnums], an array of shape (B, *in); the others as they are
+    chunk_size  as in `jacobian`; a row or column here is one of all B rows together
+    returns     shape (B, *out, *in) for f(x) of shape (B, *out); with has_aux
+                (jacobian, aux)
+    raises      RowsMixError where a row of f(x) depends on another row of x, as it
+                does after BatchNorm in training mode. One random combination of
+                rows is checked in the same sweep. Under jit, where the values
+                cannot be looked at, the result is NaN instead.
+    source      the row sums of Griewank & Walther (2008), section 8.2
     """
-    call = Call("batched_jacobian", f, args, argnums, backend, has_aux, _kwargs)
+    call = Call("batched_jacobian", f, args, argnums, backend, has_aux, _kwargs, chunk_size)
     _one_array(call)
     (x,) = call.xs
     expected = expected_mode(call, mode, math.prod(x.shape[1:]), lambda entries: entries // max(x.shape[0], 1))
     jac, aux = nested(call, in_some_mode(call, mode, _sweep), mode=expected)
     return (jac[0], call.aux(aux)) if has_aux else jac[0]
+
+
+value_and_batched_jacobian = value_and(batched_jacobian)
 
 
 def _sweep(mode: str, passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
@@ -82,8 +89,14 @@ def _one_output(call: Call, ys: Any, batch: int) -> Any:
 def _by_rows(passes: Passes, pull: Any, x: Any, y: Any) -> Any:
     if not math.prod(y.shape[1:]):
         return _empty(x, y)
-    (found,) = passes.backend.pullbacks(pull, (units(passes.call, y),))
     batch, outer, inner = x.shape[0], math.prod(y.shape[1:]), math.prod(x.shape[1:])
+    step = at_once(outer, max(largest(x, y), passes.backend.widest(pull)), passes.call.chunk_size)
+
+    def pulled(start: Any, count: int) -> Arrays:
+        rows: Arrays = passes.backend.pullbacks(pull, (units(passes.call, y, start, count),))
+        return rows
+
+    (found,) = passes.backend.chunked(pulled, outer, step)
     jac = xp.permute_dims(xp.reshape(found, (outer, batch, inner)), (1, 0, 2))
     result = xp.reshape(jac, (*y.shape, *x.shape[1:]))
 
@@ -103,9 +116,20 @@ def _by_columns(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
     if not math.prod(x.shape[1:]):
         ys, aux = passes.evaluate((x,))
         return (_empty(x, _one_output(passes.call, ys, x.shape[0])),), aux
-    ys, (dys,), aux = passes.pushforwards((x,), (units(passes.call, x),))
-    y = _one_output(passes.call, ys, x.shape[0])
-    batch, outer, inner = x.shape[0], math.prod(y.shape[1:]), math.prod(x.shape[1:])
+    batch, inner = x.shape[0], math.prod(x.shape[1:])
+    step = at_once(inner, largest(x), passes.call.chunk_size)
+    ys, dys, aux = passes.pushforwards((x,), (units(passes.call, x, 0, step),))
+    y = _one_output(passes.call, ys, batch)
+    outer = math.prod(y.shape[1:])
+    if step < inner:
+        step = at_once(inner, largest(x, y), passes.call.chunk_size)
+
+        def pushed(start: Any, count: int) -> Arrays:
+            return passes.pushforwards((x,), (units(passes.call, x, done + start, count),))[1]
+
+        done = dys[0].shape[0]
+        dys = joined([dys, passes.backend.chunked(pushed, inner - done, step)])
+    (dys,) = dys
     jac = xp.permute_dims(xp.reshape(dys, (inner, batch, outer)), (1, 2, 0))
     result = xp.reshape(jac, (*y.shape, *x.shape[1:]))
 

@@ -14,7 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 from polyad.arrays import stop_gradient, xp
-from polyad.backends.base import Arrays, Function, basis, with_aux
+from polyad.backends.base import Arrays, Function, with_aux
+from polyad.backends.directions import basis
 from polyad.errors import PolyadError, RowsMixError, UnsupportedError
 from polyad.jets import laplacians, pushforwards, series
 from polyad.operators.curvature import steps
@@ -56,9 +57,9 @@ def _short(error: Exception) -> str:
 def forward_laplacian(field: Field, x: Any) -> tuple[Any, Arrays]:
     """(the sum of second derivatives over the coordinates of a row, aux), each direction the same in all rows."""
     total, slopes, aux = None, [], ()
-    chunks = list(steps(x))
+    chunks = list(steps(field, x))
     for start, stop in chunks:
-        unit = basis(field.backend, x, start, stop, tuple(x.shape[1:]))
+        unit = basis(field.backend, x, start, stop - start, tuple(x.shape[1:]))
         unit = xp.reshape(unit, (stop - start, 1, *x.shape[1:]))
         (y,), (dy,), (lap,), *rest = laplacians(field.flat, (x,), (unit,), field.call.has_aux)
         total = lap if total is None else total + lap

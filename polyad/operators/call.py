@@ -21,9 +21,16 @@ from polyad.backends.base import Arrays, Backend
 from polyad.captures import captured_arrays, declared_arrays, unboxed
 from polyad.errors import ArgumentError, DTypeError, LeafError, MixedArraysError
 
-__all__ = ["Call"]
+__all__ = ["Call", "KeepValue"]
 
 CARRIED = "a parameter that f carries"
+
+
+class KeepValue:
+    """In place of has_aux: (value, aux) is what comes out beside the derivative; aux is None without has_aux."""
+
+    def __init__(self, has_aux: bool) -> None:
+        self.has_aux = has_aux
 
 
 class Call:
@@ -41,13 +48,17 @@ class Call:
         args: tuple[Any, ...],
         argnums: int | Sequence[int],
         backend: str | Backend | None,
-        has_aux: bool = False,
+        has_aux: bool | KeepValue = False,
         kwargs: dict[str, Any] | None = None,
+        chunk_size: int | None = None,
     ) -> None:
         if not callable(f):
             raise ArgumentError(f"{operator}: the first argument is {_short(f)}, not a function. Type {operator}(f, x)")
-        self.operator, self.f, self.args, self.has_aux = operator, f, args, has_aux
+        self.operator, self.f, self.args, self.has_aux = operator, f, args, bool(has_aux)
+        self.keeps_value = isinstance(has_aux, KeepValue)
+        self._pairs = has_aux.has_aux if isinstance(has_aux, KeepValue) else has_aux
         self.kwargs = kwargs or {}
+        self.chunk_size = _whole(operator, chunk_size)
         self.check_outputs: Callable[[Call, Arrays], None] = lambda call, ys: None  # of operators that refuse some
         self.single = not isinstance(argnums, tuple | list)
         self.argnums = self._positions((argnums,) if self.single else tuple(argnums))  # type: ignore[arg-type]
@@ -80,6 +91,8 @@ class Call:
             leaves, self.out_spec = trees.flatten(y)
             ys = tuple(self._output(leaf, i, backend) for i, leaf in enumerate(leaves))
             self.check_outputs(self, ys)
+            if self.keeps_value:
+                aux = (self.outputs(ys), aux)
             return (ys, self._put_aside(aux)) if self.has_aux else ys
 
     def evaluate(self, xs: Arrays) -> tuple[Arrays, Arrays]:
@@ -93,7 +106,7 @@ class Call:
         return [moved[i] if i in moved else self.constants[i] for i in range(len(self.args))]
 
     def _split(self, out: Any) -> tuple[Any, Any]:
-        if not self.has_aux:
+        if not self._pairs:
             return out, None
         if not (isinstance(out, tuple) and len(out) == 2):
             raise ArgumentError(
@@ -282,6 +295,17 @@ class Call:
         ):
             return parameters[i].name
         return f"args[{i}]"
+
+
+def _whole(operator: str, chunk_size: Any) -> int | None:
+    if chunk_size is None:
+        return None
+    if isinstance(chunk_size, bool) or not isinstance(chunk_size, int | np.integer) or chunk_size < 1:
+        raise ArgumentError(
+            f"{operator}: chunk_size={chunk_size!r}; it is the number of directions in one sweep, 1 or more, or None "
+            f"for as many as fit in memory"
+        )
+    return int(chunk_size)
 
 
 def _called(backend: Backend | None) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from polyad.arrays import stop_gradient, xp
-from polyad.backends.base import MOST_DIRECTIONS, MOST_ENTRIES, Arrays, Backend, basis, with_aux
+from polyad.backends.base import Arrays, Backend, with_aux
+from polyad.backends.directions import at_once, largest
 from polyad.operators.field import Field, trace
 from polyad.operators.outer import outer_mode
 from polyad.operators.rows import checked, probe, units
@@ -77,8 +78,8 @@ def _outer(field: Field, x: Any) -> str:
 
 def _pushed(field: Field, x: Any) -> tuple[Arrays, Arrays, Arrays]:
     sums: list[Any] = []
-    for start, stop in steps(x):
-        directions = _directions(field, x, start, stop)
+    for start, stop in steps(field, x):
+        directions = units(field.call, x, start, stop - start)
         push = with_aux(field.backend.pushforwards, True)
         grads, changes, rest = push(lambda x: _gradients(field, x), (x,), (directions,))
         found = [_diagonal(change, start, stop) for change in changes]
@@ -93,8 +94,8 @@ def _pulled(field: Field, x: Any) -> tuple[Arrays, Arrays, Arrays]:
     pullbacks = functools.partial(Backend.pullbacks, backend) if _one_by_one(x) else backend.pullbacks
     sums = [xp.zeros_like(xp.reshape(x, (x.shape[0], -1))[:, 0]) for _ in grads]
     for i in range(len(grads)):
-        for start, stop in steps(x):
-            directions = _directions(field, x, start, stop)
+        for start, stop in steps(field, x):
+            directions = units(field.call, x, start, stop - start)
             (change,) = pullbacks(pull, tuple(directions if j == i else None for j in range(len(grads))))
             sums[i] = sums[i] + _diagonal(change, start, stop)
     return tuple(sums), grads, rest
@@ -108,7 +109,7 @@ def _gradients(field: Field, x: Any) -> tuple[Arrays, Arrays]:
     """
     out = with_aux(field.backend.pullback, field.call.has_aux)(field.flat, (x,))
     (y,), pull = out[0], out[1]
-    cotangents = units(field.call, y)
+    cotangents = units(field.call, y, 0, math.prod(y.shape[1:]))
     grads = tuple(pull((cotangents[i],))[0] for i in range(cotangents.shape[0]))
     found = stop_gradient(pull((probe(field.call, y),))[0])
     return grads or (xp.zeros_like(x),), (y, found, *(out[2] if field.call.has_aux else ()))
@@ -135,8 +136,8 @@ def _by_directions(field: Field, x: Any) -> tuple[Any, Arrays]:
     _, (found,), *_ = push(field.flat, (x,), (combination,))
     weights = xp.permute_dims(xp.reshape(combination, (x.shape[0], -1)), (1, 0))
     laps, expected = xp.zeros_like(found), xp.zeros_like(found)
-    for start, stop in steps(x):
-        dys, seconds, *aux = field.backend.batch(twice)(_directions(field, x, start, stop))
+    for start, stop in steps(field, x):
+        dys, seconds, *aux = field.backend.batch(twice)(units(field.call, x, start, stop - start))
         laps = laps + xp.sum(seconds, axis=0)
         weight = xp.reshape(weights[start:stop], (stop - start, x.shape[0]) + (1,) * (found.ndim - 1))
         expected = expected + xp.sum(weight * dys, axis=0)
@@ -146,17 +147,12 @@ def _by_directions(field: Field, x: Any) -> tuple[Any, Arrays]:
 # Directions: the same unit vector in every row.
 
 
-def steps(x: Any) -> Iterator[tuple[int, int]]:
+def steps(field: Field, x: Any) -> Iterator[tuple[int, int]]:
     """(start, stop) over the coordinates of a row, few enough at a time to fit in memory."""
     n = math.prod(x.shape[1:])
-    step = max(1, min(n, MOST_DIRECTIONS, MOST_ENTRIES // math.prod(x.shape)))
+    step = at_once(n, largest(x), field.call.chunk_size)
     for start in range(0, n, step):
         yield start, min(start + step, n)
-
-
-def _directions(field: Field, x: Any, start: int, stop: int) -> Any:
-    unit = basis(field.backend, x, start, stop, tuple(x.shape[1:]))
-    return xp.broadcast_to(xp.reshape(unit, (stop - start, 1, *x.shape[1:])), (stop - start, *x.shape))
 
 
 def _diagonal(change: Any, start: int, stop: int) -> Any:

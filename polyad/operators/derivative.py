@@ -14,9 +14,10 @@ from polyad.operators.curry import curried
 from polyad.operators.jacobian import jacobian
 from polyad.operators.outer import forward_is_right
 from polyad.operators.passes import Passes, nested
+from polyad.operators.value import value_and
 from polyad.plans import Plan
 
-__all__ = ["derivative"]
+__all__ = ["derivative", "value_and_derivative"]
 
 
 @curried
@@ -53,6 +54,9 @@ def derivative(
 
     dys, *aux = nested(call, sweep, first_order=False)
     return (call.outputs(dys), *map(call.aux, aux)) if has_aux else call.outputs(dys)
+
+
+value_and_derivative = value_and(derivative)
 
 
 def _check(call: Call, order: Any) -> None:

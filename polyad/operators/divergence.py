@@ -9,8 +9,9 @@ from polyad.operators.batched_jacobian import batched_jacobian
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.field import Field, trace
+from polyad.operators.value import value_and
 
-__all__ = ["divergence"]
+__all__ = ["divergence", "value_and_divergence"]
 
 
 @curried
@@ -21,6 +22,7 @@ def divergence(
     has_aux: bool = False,
     backend: str | Backend | None = None,
     mode: str = "auto",
+    chunk_size: int | None = None,
     _kwargs: dict[str, Any] | None = None,
 ) -> Any:
     """Divergence of the vector field f, at each point of a batch, exactly.
@@ -28,6 +30,7 @@ def divergence(
     args     x = args[argnums], an array of shape (B, *in): a point in each row,
              f(x) of the same shape, rows independent. An x of shape (n,) or ()
              is one point. The other arguments are constants
+    chunk_size  as in `batched_jacobian`
     returns  shape (B,), for one point (); unit [f]/[x]. With has_aux
              (divergence, aux)
     raises   RowsMixError where a row of f(x) depends on another row of x, as it
@@ -36,11 +39,16 @@ def divergence(
     source   for an estimate from few directions, Hutchinson (1990): a jvp with
              random signs v, times v
     """
-    field = Field("divergence", f, args, argnums, has_aux, backend, mode, _kwargs)
+    field = Field("divergence", f, args, argnums, has_aux, backend, mode, _kwargs, chunk_size)
     field.call.check_outputs = _same_shape
     with field.naming_rows():
-        jac, aux = batched_jacobian(field.evaluate, field.x, has_aux=True, backend=field.call.backend, mode=mode)
+        jac, aux = batched_jacobian(
+            field.evaluate, field.x, has_aux=True, backend=field.call.backend, mode=mode, chunk_size=chunk_size
+        )
     return field.result(trace(jac, field.x.ndim - 1), aux)
+
+
+value_and_divergence = value_and(divergence)
 
 
 def _same_shape(call: Call, ys: Arrays) -> None:

@@ -34,8 +34,9 @@ class Field:
         backend: str | Backend | None,
         mode: str,
         kwargs: dict[str, Any] | None,
+        chunk_size: int | None = None,
     ) -> None:
-        self.call = Call(operator, f, args, argnums, backend, has_aux, kwargs)
+        self.call = Call(operator, f, args, argnums, backend, has_aux, kwargs, chunk_size)
         self.mode = mode
         if mode == "finite_difference":
             raise ModeError(f"{operator}: mode='finite_difference' has no batched form; use hessian, or mode='auto'")

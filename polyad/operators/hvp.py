@@ -10,8 +10,9 @@ from polyad.operators.gradient import _one_number, gradient
 from polyad.operators.outer import outer_mode
 from polyad.operators.passes import in_some_mode
 from polyad.operators.products import along
+from polyad.operators.value import value_and
 
-__all__ = ["hvp"]
+__all__ = ["hvp", "value_and_hvp"]
 
 
 def hvp(
@@ -42,6 +43,9 @@ def hvp(
     result = tuple(found.get(i) for i in range(len(primals)))
     tree = result[0] if len(primals) == 1 else result
     return (tree, *map(call.aux, aux)) if has_aux else tree
+
+
+value_and_hvp = value_and(hvp)
 
 
 def _product(call: Call, dxs: Arrays, mode: str, *xs: Any) -> tuple[Arrays, ...]:

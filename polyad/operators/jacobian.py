@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from polyad.arrays import xp
-from polyad.backends.base import Arrays, Backend, basis, chunks
+from polyad.backends.base import Arrays, Backend, no_rows
+from polyad.backends.directions import at_once, basis, largest
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.passes import Passes, evaluating, expected_mode, in_some_mode, nested
@@ -21,18 +22,21 @@ def jacobian(
     has_aux: bool = False,
     backend: str | Backend | None = None,
     mode: str = "auto",
+    chunk_size: int | None = None,
     _kwargs: dict[str, Any] | None = None,
 ) -> Any:
     """Jacobian of f: the derivative of every output entry in every input entry.
 
-    args     pytrees of floating arrays; without any, a function of them is
-             returned. argnums, has_aux, backend and mode as in `gradient`
-    returns  for an array f and an array x, shape (*f(x).shape, *x.shape); for
-             trees, the tree of f whose leaves are trees of args[argnums]
-    raises   LeafError, BackendError, ModeError
-    source   Griewank & Walther (2008), ch. 3
+    args        pytrees of floating arrays; without any, a function of them is
+                returned. argnums, has_aux, backend and mode as in `gradient`
+    chunk_size  the most rows or columns in one sweep, which bounds the memory of the
+                pass; None: as many as fit, by the largest arrays that are known
+    returns     for an array f and an array x, shape (*f(x).shape, *x.shape); for
+                trees, the tree of f whose leaves are trees of args[argnums]
+    raises      ArgumentError, LeafError, BackendError, ModeError
+    source      Griewank & Walther (2008), ch. 3
     """
-    _, blocks, aux = _jacobian("jacobian", f, args, argnums, has_aux, backend, mode, _kwargs)
+    _, blocks, aux = _jacobian("jacobian", f, args, argnums, has_aux, backend, mode, chunk_size, _kwargs)
     return (blocks, *aux) if has_aux else blocks
 
 
@@ -44,6 +48,7 @@ def value_and_jacobian(
     has_aux: bool = False,
     backend: str | Backend | None = None,
     mode: str = "auto",
+    chunk_size: int | None = None,
     _kwargs: dict[str, Any] | None = None,
 ) -> Any:
     """f(*args) and its Jacobian; otherwise as `jacobian`.
@@ -52,16 +57,25 @@ def value_and_jacobian(
     """
     f, write = evaluating(f, has_aux)
     keep_aux = has_aux or write is not None
-    value, blocks, aux = _jacobian("value_and_jacobian", f, args, argnums, keep_aux, backend, mode, _kwargs)
+    options = keep_aux, backend, mode, chunk_size, _kwargs
+    value, blocks, aux = _jacobian("value_and_jacobian", f, args, argnums, *options)
     if write is not None:
         write(*aux)
     return ((value, *aux), blocks) if has_aux else (value, blocks)
 
 
 def _jacobian(
-    operator: str, f: Any, args: Any, argnums: Any, has_aux: bool, backend: Any, mode: str, kwargs: Any
+    operator: str,
+    f: Any,
+    args: Any,
+    argnums: Any,
+    has_aux: bool,
+    backend: Any,
+    mode: str,
+    chunk_size: int | None,
+    kwargs: Any,
 ) -> tuple[Any, Any, tuple[Any, ...]]:
-    call = Call(operator, f, args, argnums, backend, has_aux, kwargs)
+    call = Call(operator, f, args, argnums, backend, has_aux, kwargs, chunk_size)
     expected = expected_mode(call, mode, call.columns, lambda entries: entries)
     ys, blocks, aux = nested(call, in_some_mode(call, mode, _sweep), mode=expected)
     rows = [blocks[i * len(call.xs) : (i + 1) * len(call.xs)] for i in range(len(ys))]
@@ -77,24 +91,25 @@ def _sweep(mode: str, passes: Passes, *xs: Any) -> tuple[Arrays, Arrays, Arrays]
         ys, pull, aux = passes.pullback(xs)
         plan = passes.choose(mode, call.columns, sum(math.prod(y.shape) for y in ys))
         if plan.mode == "reverse" or not xs or not passes.backend.forward_is_right(pull):
-            return ys, tuple(block for i in range(len(ys)) for block in _rows(passes.backend, xs, ys, pull, i)), aux
+            return ys, tuple(block for i in range(len(ys)) for block in _rows(passes, xs, ys, pull, i)), aux
         del pull  # its tape is not needed: the columns are fewer
     ys, by_input, aux = passes.columns(xs, plan.mode)
     blocks = tuple(_block(dys[i], y, x) for i, y in enumerate(ys) for dys, x in zip(by_input, xs, strict=True))
     return ys, blocks, aux
 
 
-def _rows(backend: Any, xs: Arrays, ys: Arrays, pull: Any, i: int) -> Arrays:
+def _rows(passes: Passes, xs: Arrays, ys: Arrays, pull: Any, i: int) -> Arrays:
     """Blocks of output number i, by its rows: for each x (*y.shape, *x.shape)."""
-    y, parts = ys[i], []
-    for start, stop in chunks(y, (*ys, *xs)):
-        unit = basis(backend, y, start, stop)
-        parts.append(backend.pullbacks(pull, tuple(unit if j == i else None for j in range(len(ys)))))
-    shapes = [(*y.shape, *x.shape) for x in xs]
-    if not parts:
-        return tuple(xp.reshape(xp.zeros_like(x)[None][:0], shape) for x, shape in zip(xs, shapes, strict=True))
-    joined = (xp.concat(list(part)) if len(part) > 1 else part[0] for part in zip(*parts, strict=True))
-    return tuple(xp.reshape(rows, shape) for rows, shape in zip(joined, shapes, strict=True))
+    backend, y, n = passes.backend, ys[i], math.prod(ys[i].shape)
+
+    def pulled(start: Any, count: int) -> Arrays:
+        unit = basis(backend, y, start, count)
+        rows: Arrays = backend.pullbacks(pull, tuple(unit if j == i else None for j in range(len(ys))))
+        return rows
+
+    step = at_once(n, max(largest(*ys, *xs), backend.widest(pull)), passes.call.chunk_size)
+    rows = backend.chunked(pulled, n, step) if n else tuple(map(no_rows, xs))
+    return tuple(xp.reshape(row, (*y.shape, *x.shape)) for row, x in zip(rows, xs, strict=True))
 
 
 def _block(dy: Any, y: Any, x: Any) -> Any:

@@ -10,8 +10,9 @@ from polyad.operators.curry import curried
 from polyad.operators.curvature import curvatures
 from polyad.operators.field import Field
 from polyad.operators.passes import Passes, in_some_mode, nested
+from polyad.operators.value import value_and
 
-__all__ = ["laplacian"]
+__all__ = ["laplacian", "value_and_laplacian"]
 
 
 @curried
@@ -22,6 +23,7 @@ def laplacian(
     has_aux: bool = False,
     backend: str | Backend | None = None,
     mode: str = "auto",
+    chunk_size: int | None = None,
     _kwargs: dict[str, Any] | None = None,
 ) -> Any:
     """Laplacian of the field f, at each point of a batch.
@@ -35,6 +37,8 @@ def laplacian(
              passes of the framework, and explain() says so. "reverse" and
              "forward" are always these two passes: gradients and a pass around
              them, a sweep for each output and coordinate; or two forward passes
+    chunk_size  the most coordinates in one sweep, which bounds the memory of the
+             pass; None: as many as fit
     returns  the sum over all coordinates in *in of the second derivative of each
              output: the shape of f(x); unit [f]/[x]^2. With has_aux
              (laplacian, aux): an f that returns (u, u) gives both from one call
@@ -43,7 +47,7 @@ def laplacian(
              the values cannot be looked at. ArgumentError, LeafError, ModeError
     source   Li et al. (2023), Forward Laplacian; Griewank & Walther (2008), ch. 13
     """
-    field = Field("laplacian", f, args, argnums, has_aux, backend, mode, _kwargs)
+    field = Field("laplacian", f, args, argnums, has_aux, backend, mode, _kwargs, chunk_size)
 
     def sweep(mode: str, passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
         here, points = field.on(passes), field.batch(x)
@@ -60,3 +64,6 @@ def laplacian(
     with field.naming_rows():
         (laps,), aux = nested(field.call, in_some_mode(field.call, mode, sweep), first_order=False)
     return field.result(laps, aux)
+
+
+value_and_laplacian = value_and(laplacian)

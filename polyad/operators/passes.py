@@ -8,7 +8,8 @@ from typing import Any
 
 from polyad import trees
 from polyad.arrays import dtype_name, xp
-from polyad.backends.base import Arrays, basis, no_rows, with_aux
+from polyad.backends.base import Arrays, no_rows, with_aux
+from polyad.backends.directions import basis
 from polyad.captures import captured_arrays, pinned
 from polyad.errors import PolyadError, UnsupportedError
 from polyad.nested import run, strategy, switched
@@ -60,7 +61,7 @@ class Passes:
         """(ys, Jacobian by columns, aux): for each x a tuple of (x.size, *y.shape)."""
         if mode == "finite_difference":
             return differences(self, xs)
-        (ys, *aux), by_input = self.backend.columns(self.f, xs, self.call.has_aux)
+        (ys, *aux), by_input = self.backend.columns(self.f, xs, self.call.has_aux, self.call.chunk_size)
         return ys, by_input, aux[0] if aux else ()
 
     def output_rows(self, xs: Arrays) -> int | None:
@@ -178,7 +179,7 @@ def differences(passes: Passes, xs: Arrays) -> tuple[Arrays, list[Arrays], Array
 
 def _difference(passes: Passes, xs: Arrays, i: int, k: int) -> Arrays:
     x = xs[i]
-    unit = basis(passes.backend, x, k, k + 1)[0]
+    unit = basis(passes.backend, x, k, 1)[0]
     step = xp.astype(EPSILON[dtype_name(x.dtype)] ** (1 / 5) * _scale(x, unit), x.dtype)
 
     def slope(step: Any) -> Arrays:

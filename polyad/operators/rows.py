@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from polyad.arrays import dtype_name, stop_gradient, xp
-from polyad.backends.base import basis
+from polyad.backends.directions import basis
 from polyad.errors import RowsMixError
 from polyad.operators.call import Call
 from polyad.operators.passes import EPSILON, Passes
@@ -16,11 +16,10 @@ from polyad.operators.passes import EPSILON, Passes
 __all__ = ["alone", "checked", "differs", "probe", "units"]
 
 
-def units(call: Call, x: Any) -> Any:
-    """The same unit (co)tangent in every row: shape (entries of a row, *x.shape)."""
-    entries = math.prod(x.shape[1:])
-    unit = basis(call.backend, x, 0, entries, tuple(x.shape[1:]))
-    return xp.broadcast_to(xp.reshape(unit, (entries, 1, *x.shape[1:])), (entries, *x.shape))
+def units(call: Call, x: Any, start: Any, count: int) -> Any:
+    """The same unit (co)tangent in every row, so many from number start on: shape (count, *x.shape)."""
+    unit = basis(call.backend, x, start, count, tuple(x.shape[1:]))
+    return xp.broadcast_to(xp.reshape(unit, (count, 1, *x.shape[1:])), (count, *x.shape))
 
 
 def probe(call: Call, x: Any) -> Any:

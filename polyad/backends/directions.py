@@ -1,0 +1,36 @@
+"""Directions: unit tangents and cotangents, and how many of them go through one sweep."""
+
+import math
+from typing import Any
+
+__all__ = ["at_once", "basis", "largest"]
+
+# More directions in a sweep save calls, fewer save memory: of the digits example on
+# NumPy 256, 128, 64 and 32 take the same time (2.1 to 2.5 s a step) and 972, 566, 363
+# and 250 MiB (one thread, 2026-11).
+MOST_DIRECTIONS = 64
+MOST_ENTRIES = 2**21
+
+
+def at_once(n: int, entries: int, chunk_size: int | None = None) -> int:
+    """How many of n directions go through one sweep, at least 1.
+
+    entries     of the largest array that is known to be there once for each direction
+    chunk_size  what the user says; None: as many as fit in memory
+    """
+    most = chunk_size or min(MOST_DIRECTIONS, MOST_ENTRIES // max(1, entries))
+    return max(1, min(n, most))
+
+
+def largest(*arrays: Any) -> int:
+    """Entries of the largest of these arrays."""
+    return max((math.prod(x.shape) for x in arrays), default=0)
+
+
+def basis(backend: Any, x: Any, start: Any, count: int, shape: tuple[int, ...] | None = None) -> Any:
+    """So many unit tangents of x from number start on, or of an array like x of this shape: (count, *shape)."""
+    shape = tuple(x.shape) if shape is None else shape
+    device = backend.device(x)
+    options = {} if device is None else {"device": device}
+    flat = backend.namespace.eye(count, math.prod(shape), k=start, dtype=x.dtype, **options)
+    return backend.namespace.reshape(flat, (count, *shape))
