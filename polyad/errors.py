@@ -10,6 +10,7 @@ PolyadError
 │   └── MixedArraysError               two frameworks or two devices in one call
 ├── ImpureFunctionError (RuntimeError) f gives other values the second time
 ├── RowsMixError (ValueError)          rows of a batch that depend on each other
+├── TooLargeError (MemoryError)        a Jacobian that no memory holds
 ├── BackendError                       the backend itself
 │   ├── UnknownBackendError (ValueError)
 │   ├── BackendNotInstalledError (ImportError)
@@ -41,6 +42,7 @@ __all__ = [
     "PolyadWarning",
     "PrecisionError",
     "RowsMixError",
+    "TooLargeError",
     "UnknownBackendError",
     "UnsupportedError",
 ]
@@ -88,6 +90,10 @@ class ImpureFunctionError(PolyadError, RuntimeError):
 
 class RowsMixError(PolyadError, ValueError):
     """Rows of a batch that were said to be independent and are not."""
+
+
+class TooLargeError(PolyadError, MemoryError):
+    """A Jacobian that is larger than the memory of the machine."""
 
 
 class BackendError(PolyadError):

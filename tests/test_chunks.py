@@ -7,8 +7,9 @@ import pytest
 
 import polyad
 from polyad import backends, convert, gradient, xp
+from polyad.backends import directions
 from polyad.backends.directions import MOST_DIRECTIONS, MOST_ENTRIES, at_once
-from polyad.errors import ArgumentError
+from polyad.errors import ArgumentError, TooLargeError
 from tests.examples import compiled
 
 RANDOM = np.random.Generator(np.random.Philox(3))
@@ -138,3 +139,15 @@ def test_a_wrong_size_is_refused(name, size):
     operator, f = OPERATORS[name]
     with pytest.raises(ArgumentError, match=r"chunk_size=.*the number of directions in one sweep"):
         operator(f, X, chunk_size=size)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["jacobian", "hessian"])
+def test_a_jacobian_that_no_memory_holds_is_refused_before_it_is_made(backend, name, mode, monkeypatch):
+    monkeypatch.setattr(directions, "_memory", lambda: 1e5)
+    x = convert(np.linspace(0.0, 1.0, 120), backend)  # 120 x 120 x 8 bytes
+    if mode not in ("auto", *backends.get(backend).modes):
+        mode = "auto"
+    f = {"jacobian": xp.sin, "hessian": lambda x: xp.sum(xp.sin(x))}[name]
+    with pytest.raises(TooLargeError, match=r"120 outputs in 120 inputs takes .*jvp, vjp, hvp"):
+        getattr(polyad, name)(f, x, mode=mode, backend=backend)

@@ -258,3 +258,18 @@ def test_products_nest_in_jacobians(backend):
         for mode in MODES:
             jac = jacobian(f, x, mode=mode, backend=backend)
             assert difference(jac, np.diag(6 * POINT * host(v)[0])) < 1e-13
+
+
+def test_numpy_and_autograd_give_the_same_gradients_of_example_1():
+    """Jets and a tape: two engines that share no rule."""
+    pytest.importorskip("autograd")
+    found = {}
+    for name in ("numpy", "autograd"):
+        params, state = setup(0, COUPLED, backend=name, dtype="float64")
+        x, y = arrays(name, X, Y)
+        found[name] = value_and_gradient(jacobian_loss, params, x, y, state, argnums=(0, 1, 2), backend=name)
+    leaves = list(zip(*(host(found[name]) for name in found), strict=True))
+    assert len(leaves) == 1 + len(trees.leaves(params)) + 2
+    for jets, tape in leaves:
+        assert np.max(np.abs(jets - tape)) <= 1e-12 * np.max(np.abs(tape))
+        assert np.max(np.abs(tape)) > 1e-3

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from polyad.arrays import xp
-from polyad.backends.directions import at_once, basis, largest
+from polyad.backends.directions import at_once, basis, largest, refuse_too_large
 from polyad.errors import PrecisionError, UnsupportedError
 
 Array = Any
@@ -170,6 +170,7 @@ class Backend(ABC):
         ys, dys, *aux = pushed(0, first)
         dys = tuple(dys)
         if first < n:
+            refuse_too_large(ys, xs)
             step = at_once(n - first, largest(*xs, *ys), chunk_size)
             dys = joined([dys, self.chunked(lambda start, m: tuple(pushed(first + start, m)[1]), n - first, step)])
         return (ys, *aux), dys

@@ -1,9 +1,15 @@
 """Directions: unit tangents and cotangents, and how many of them go through one sweep."""
 
+import functools
 import math
+import os
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["at_once", "basis", "largest"]
+from polyad.arrays import dtype_name
+from polyad.errors import TooLargeError
+
+__all__ = ["at_once", "basis", "largest", "refuse_too_large"]
 
 # More directions in a sweep save calls, fewer save memory: of the digits example on
 # NumPy 256, 128, 64 and 32 take the same time (2.1 to 2.5 s a step) and 972, 566, 363
@@ -25,6 +31,35 @@ def at_once(n: int, entries: int, chunk_size: int | None = None) -> int:
 def largest(*arrays: Any) -> int:
     """Entries of the largest of these arrays."""
     return max((math.prod(x.shape) for x in arrays), default=0)
+
+
+def refuse_too_large(ys: Sequence[Any], xs: Sequence[Any]) -> None:
+    """Raise before the Jacobian of ys in xs is made that the machine cannot hold.
+
+    raises  TooLargeError
+    """
+    rows, columns = (sum(math.prod(z.shape) for z in zs) for zs in (ys, xs))
+    need = sum(math.prod(y.shape) * _bytes(y) for y in ys) * columns
+    if need > _memory():
+        raise TooLargeError(
+            f"a Jacobian of {rows:,} outputs in {columns:,} inputs takes {need / 1e9:,.3g} GB; this machine has "
+            f"{_memory() / 1e9:,.0f} GB. Products with it take little more than f does: jvp, vjp, hvp. Where the rows "
+            f"of a batch are independent, batched_jacobian(f, x) has the blocks that are not zero"
+        )
+
+
+def _bytes(y: Any) -> int:
+    digits = "".join(c for c in dtype_name(y.dtype) if c.isdigit())
+    return int(digits or 8) // 8
+
+
+@functools.cache
+def _memory() -> float:
+    """Bytes of the machine; unbounded where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        return math.inf
 
 
 def basis(backend: Any, x: Any, start: Any, count: int, shape: tuple[int, ...] | None = None) -> Any:

@@ -27,7 +27,7 @@ from polyad.backends.base import (
     of_some,
     zeros_for_none,
 )
-from polyad.backends.directions import at_once, basis, largest
+from polyad.backends.directions import at_once, basis, largest, refuse_too_large
 from polyad.errors import DetachError, PrecisionError
 
 __all__ = ["Jax"]
@@ -90,6 +90,7 @@ class Jax(Backend):
         for i, x in enumerate(xs):
             ys, push, *aux = jax.linearize(of_some(f, xs, [i]), x, has_aux=has_aux)
             n = math.prod(x.shape)
+            refuse_too_large(ys, xs)
 
             def pushed(start: Any, count: int, push: Any = push, x: Array = x) -> Arrays:
                 return jax.vmap(push)(basis(self, x, start, count))

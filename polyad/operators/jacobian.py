@@ -6,7 +6,7 @@ from typing import Any
 
 from polyad.arrays import xp
 from polyad.backends.base import Arrays, Backend, no_rows
-from polyad.backends.directions import at_once, basis, largest
+from polyad.backends.directions import at_once, basis, largest, refuse_too_large
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.passes import Passes, evaluating, expected_mode, in_some_mode, nested
@@ -91,6 +91,7 @@ def _sweep(mode: str, passes: Passes, *xs: Any) -> tuple[Arrays, Arrays, Arrays]
         ys, pull, aux = passes.pullback(xs)
         plan = passes.choose(mode, call.columns, sum(math.prod(y.shape) for y in ys))
         if plan.mode == "reverse" or not xs or not passes.backend.forward_is_right(pull):
+            refuse_too_large(ys, xs)
             return ys, tuple(block for i in range(len(ys)) for block in _rows(passes, xs, ys, pull, i)), aux
         del pull  # its tape is not needed: the columns are fewer
     ys, by_input, aux = passes.columns(xs, plan.mode)
