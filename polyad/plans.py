@@ -13,7 +13,7 @@ from polyad.errors import ModeError, PolyadWarning
 
 MODES = ("auto", "forward", "reverse", "finite_difference")
 
-__all__ = ["MODES", "Plan", "choose"]
+__all__ = ["MODES", "Plan", "choose", "refuse_unknown"]
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ def choose(backend: Backend, mode: str, columns: int, rows: int | None) -> Plan:
     rows     None where only running f would tell
     raises   ModeError for a mode that does not exist
     """
-    if mode not in MODES:
-        raise ModeError(f"there is no mode {mode!r}; choose one of {', '.join(map(repr, MODES))}")
+    refuse_unknown(mode)
     sweeps = {"forward": columns, "finite_difference": 2 * columns, "reverse": rows or 1}
     if mode != "auto":
         return Plan(mode, sweeps[mode], "asked for")
@@ -77,6 +76,12 @@ def choose(backend: Backend, mode: str, columns: int, rows: int | None) -> Plan:
     if rows is None or rows <= ROWS_PER_COLUMN * columns:
         return Plan("reverse", sweeps["reverse"], f"{_many(rows or 1, 'row')} against {_many(columns, 'column')}")
     return Plan("forward", columns, f"{_many(columns, 'column')} against {_many(rows, 'row')}")
+
+
+def refuse_unknown(mode: str) -> None:
+    """raises  ModeError for a mode that does not exist"""
+    if mode not in MODES:
+        raise ModeError(f"there is no mode {mode!r}; choose one of {', '.join(map(repr, MODES))}")
 
 
 def _many(n: int, noun: str) -> str:

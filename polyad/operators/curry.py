@@ -1,6 +1,7 @@
 """op(f, *args) evaluates at once; op(f) returns a function of the arguments."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,12 @@ __all__ = ["curried"]
 
 def curried(operator: Callable[..., Any]) -> Callable[..., Any]:
     """Both habits. Keywords of the returned function go to f and are not differentiated."""
+    parameters = list(inspect.signature(operator).parameters.values())[1:]
+    positional = {p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty}
 
     @functools.wraps(operator)
     def wrapped(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        if args:
+        if args or not positional.isdisjoint(options):
             return operator(f, *args, **options)
 
         def of_arguments(*late: Any, **kwargs: Any) -> Any:

@@ -1,5 +1,6 @@
 """derivative: of any order, in one number."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from polyad.operators.jacobian import jacobian
 from polyad.operators.outer import forward_is_right
 from polyad.operators.passes import Passes, nested
 from polyad.operators.value import value_and
-from polyad.plans import Plan
+from polyad.plans import Plan, refuse_unknown
 
 __all__ = ["derivative", "value_and_derivative"]
 
@@ -28,6 +29,7 @@ def derivative(
     *,
     has_aux: bool = False,
     backend: str | Backend | None = None,
+    mode: str = "auto",
     _kwargs: dict[str, Any] | None = None,
 ) -> Any:
     """The derivative of f in the number x, of any order.
@@ -37,6 +39,8 @@ def derivative(
     order    0 is f itself; from 2 on it is one Taylor series through f, whose time grows
              with its square. Where polyad's jets do not go through f, as through jnp.*,
              passes of the framework one around the other: 2^order times the cost of f
+    mode     "auto"; "forward", "reverse" and "finite_difference" are passes one around
+             the other always
     returns  the tree of f(x), leaf by leaf of its shape; unit [f]/[x]^order. With
              has_aux (derivative, aux)
     raises   ArgumentError for an order that is no whole number from 0 on, and
@@ -45,12 +49,15 @@ def derivative(
     """
     call = Call("derivative", f, (x,), 0, backend, has_aux, _kwargs)
     _check(call, order)
+    refuse_unknown(mode)
 
     def sweep(passes: Passes, x: Any) -> tuple[Arrays, ...]:
         def by_passes() -> tuple[Arrays, ...]:
-            return _derivatives(passes, order, (x,))
+            return _derivatives(passes, mode, order, (x,))
 
-        return by_passes() if order < 2 else by_jets(passes, lambda: taylor(passes, order, x), by_passes)
+        return (
+            by_passes() if order < 2 or mode != "auto" else by_jets(passes, lambda: taylor(passes, order, x), by_passes)
+        )
 
     dys, *aux = nested(call, sweep, first_order=False)
     return (call.outputs(dys), *map(call.aux, aux)) if has_aux else call.outputs(dys)
@@ -73,8 +80,12 @@ def _check(call: Call, order: Any) -> None:
         )
 
 
-def _derivatives(passes: Passes, order: int, xs: Arrays) -> tuple[Arrays, ...]:
+def _derivatives(passes: Passes, mode: str, order: int, xs: Arrays) -> tuple[Arrays, ...]:
     """(dys,) or (dys, aux): one pass around the other, 2^order times the cost of f."""
+    if mode != "auto":
+        passes.plan = Plan(mode, 2**order - 1, "one pass around the other, asked for")
+        out = _repeated(passes, _forward if mode == "forward" else functools.partial(_in_mode, mode), order)(*xs)
+        return out if passes.call.has_aux else (out,)
     once_more = _pass(passes, order, xs)
     try:
         out = _repeated(passes, once_more, order)(*xs)
@@ -120,8 +131,11 @@ def _forward(call: Call, f: Function) -> Function:
     return pushed
 
 
-def _reverse(call: Call, f: Function) -> Function:
-    def pulled(x: Any) -> Any:
-        return jacobian(f, x, has_aux=call.has_aux, backend=call.backend, mode="reverse")
+def _in_mode(mode: str, call: Call, f: Function) -> Function:
+    def derived(x: Any) -> Any:
+        return jacobian(f, x, has_aux=call.has_aux, backend=call.backend, mode=mode)
 
-    return pulled
+    return derived
+
+
+_reverse = functools.partial(_in_mode, "reverse")

@@ -8,13 +8,13 @@ from typing import Any
 
 from polyad import trees
 from polyad.arrays import dtype_name, xp
-from polyad.backends.base import Arrays, no_rows, with_aux
+from polyad.backends.base import Arrays, Backend, contract, no_rows, with_aux
 from polyad.backends.directions import basis
 from polyad.captures import captured_arrays, pinned
 from polyad.errors import PolyadError, UnsupportedError
 from polyad.nested import run, strategy, switched
 from polyad.operators.call import Call
-from polyad.plans import Plan, choose
+from polyad.plans import Plan, choose, refuse_unknown
 from polyad.steps import step
 
 __all__ = ["Passes", "differences", "evaluating", "expected_mode", "in_some_mode", "nested", "pulled"]
@@ -47,9 +47,13 @@ class Passes:
         ys, pull, *aux = with_aux(self.backend.pullback, self.call.has_aux)(self.f, xs)
         return ys, pull, aux[0] if aux else ()
 
-    def pushforward(self, xs: Arrays, dxs: Sequence[Any]) -> tuple[Arrays, Arrays, Arrays]:
-        """(ys, dys, aux)."""
-        ys, dys, *aux = with_aux(self.backend.pushforward, self.call.has_aux)(self.f, xs, dxs)
+    def pushforward(self, xs: Arrays, dxs: Sequence[Any], mode: str = "forward") -> tuple[Arrays, Arrays, Arrays]:
+        """(ys, dys, aux); in reverse by the pullback of the pullback, which is linear."""
+        if mode == "finite_difference":
+            return difference_along(self, xs, dxs)
+        own = self.backend.pushforward
+        primitive = functools.partial(Backend.pushforward, self.backend) if mode == "reverse" else own
+        ys, dys, *aux = with_aux(primitive, self.call.has_aux)(self.f, xs, dxs)
         return ys, dys, aux[0] if aux else ()
 
     def pushforwards(self, xs: Arrays, dxs: Sequence[Any]) -> tuple[Arrays, Arrays, Arrays]:
@@ -95,15 +99,20 @@ def nested(
     return groups
 
 
-def pulled(call: Call) -> tuple[Arrays, Callable[..., Arrays], Arrays]:
-    """(ys, pull, aux) of the call, where pull keeps what the switching rule says."""
+def pulled(call: Call, mode: str = "auto") -> tuple[Arrays, Callable[..., Arrays], Arrays]:
+    """(ys, pull, aux) of the call, where pull keeps what the switching rule says.
+
+    In another mode than reverse the columns of the Jacobian are kept.
+    """
+    refuse_unknown(mode)
+    reverse = mode == "reverse" or (mode == "auto" and "reverse" in call.backend.modes)
     with _held(call), step(call.operator, call.backend.name, *strategy(call.backend)) as this:
-        reverse = "reverse" in call.backend.modes
-        this.plan = (
-            Plan("reverse", 1, "for each cotangent") if reverse else choose(call.backend, "auto", call.columns, 1)
-        )
+        this.plan = Plan("reverse", 1, "for each cotangent") if reverse else choose(call.backend, mode, call.columns, 1)
         passes = Passes(call, switched(call.backend, _captured(call)), call.flat)
-        return call.backend.shielded(passes.pullback)(call.xs)
+        if reverse or not call.xs:
+            return call.backend.shielded(passes.pullback)(call.xs)
+        ys, by_input, aux = call.backend.shielded(passes.columns)(call.xs, this.plan.mode)
+        return ys, functools.partial(contract, call.xs, by_input), aux
 
 
 @contextlib.contextmanager
@@ -180,14 +189,35 @@ def differences(passes: Passes, xs: Arrays) -> tuple[Arrays, list[Arrays], Array
 def _difference(passes: Passes, xs: Arrays, i: int, k: int) -> Arrays:
     x = xs[i]
     unit = basis(passes.backend, x, k, 1)[0]
-    step = xp.astype(EPSILON[dtype_name(x.dtype)] ** (1 / 5) * _scale(x, unit), x.dtype)
+    step = EPSILON[dtype_name(x.dtype)] ** (1 / 5) * _scale(x, unit)
+    return _slope(passes, xs, [unit if j == i else None for j in range(len(xs))], step)
+
+
+def difference_along(passes: Passes, xs: Arrays, dxs: Sequence[Any]) -> tuple[Arrays, Arrays, Arrays]:
+    """(ys, dys, aux): central differences in one direction, as `differences` for a column."""
+    ys, aux = passes.evaluate(xs)
+    moving = [(x, dx) for x, dx in zip(xs, dxs, strict=True) if dx is not None and math.prod(x.shape)]
+    if not moving:
+        return ys, tuple(map(xp.zeros_like, ys)), aux
+    length = functools.reduce(xp.maximum, [xp.max(xp.abs(dx)) for _, dx in moving])
+    length = xp.where(length > 0, length, xp.ones_like(length))
+    units = [None if dx is None else dx / length for dx in dxs]
+    coarsest = max(EPSILON[dtype_name(x.dtype)] for x, _ in moving)
+    scale = functools.reduce(xp.minimum, [_scale(x, xp.abs(dx) / length) for x, dx in moving])
+    dys = _slope(passes, xs, units, coarsest ** (1 / 5) * scale)
+    return ys, tuple(dy * xp.astype(length, dy.dtype) for dy in dys), aux
+
+
+def _slope(passes: Passes, xs: Arrays, units: Sequence[Any], step: Any) -> Arrays:
+    """Central differences along these units with this step; where a unit is None, x stands still."""
 
     def slope(step: Any) -> Arrays:
-        above, below = (
-            passes.evaluate(tuple(z + sign * step * unit if j == i else z for j, z in enumerate(xs)))[0]
+        moved = [
+            tuple(x if u is None else x + sign * xp.astype(step, x.dtype) * u for x, u in zip(xs, units, strict=True))
             for sign in (1.0, -1.0)
-        )
-        return tuple((a - b) / (2 * step) for a, b in zip(above, below, strict=True))
+        ]
+        above, below = (passes.evaluate(zs)[0] for zs in moved)
+        return tuple((a - b) / (2 * xp.astype(step, a.dtype)) for a, b in zip(above, below, strict=True))
 
     # Richardson: the error of the second order in the step cancels.
     return tuple((4 * near - far) / 3 for near, far in zip(slope(step / 2), slope(step), strict=True))

@@ -8,12 +8,14 @@ from polyad.arrays import dtype_name, is_floating, single_owner, xp
 from polyad.backends.base import Backend
 from polyad.errors import ArgumentError, DTypeError
 from polyad.operators.call import Call
-from polyad.operators.passes import Passes, nested, pulled
-from polyad.plans import Plan
+from polyad.operators.curry import curried
+from polyad.operators.passes import Passes, in_some_mode, nested, pulled
+from polyad.plans import Plan, refuse_unknown
 
 __all__ = ["along", "jvp", "vjp"]
 
 
+@curried
 def jvp(
     f: Callable[..., Any],
     primals: Sequence[Any],
@@ -21,44 +23,66 @@ def jvp(
     *,
     has_aux: bool = False,
     backend: str | Backend | None = None,
+    mode: str = "auto",
+    _kwargs: dict[str, Any] | None = None,
 ) -> Any:
     """f(*primals) and its derivative in the direction of the tangents (pushforward).
 
-    primals   a tuple of pytrees of floating arrays
+    primals   a tuple of pytrees of floating arrays; without primals and tangents,
+              a function of them is returned
     tangents  a tuple of the same trees and shapes; None in place of a tree is zero
-    returns   (y, dy), with has_aux (y, dy, aux); differentiable in both arguments
+    mode      "auto" and "forward" are one forward pass; "reverse" is the pullback of
+              the pullback, which "auto" takes where f has no forward pass
+    returns   (y, dy), with has_aux (y, dy, aux); differentiable in both arguments;
+              unit of dy [f] [v]/[x]
+    raises    ArgumentError, LeafError, BackendError, ModeError
+    source    Griewank & Walther (2008), ch. 3; "reverse": Townsend (2017), "A new trick
+              for calculating Jacobian vector products"
     """
-    call, _, dxs = along("jvp", f, primals, tangents, backend, has_aux)
+    call, _, dxs = along("jvp", f, primals, tangents, backend, has_aux, _kwargs)
+    refuse_unknown(mode)
     n = len(call.xs)
 
-    def sweep(passes: Passes, *args: Any) -> tuple[Any, ...]:
-        passes.plan = Plan("forward", 1, "one direction")
-        return passes.pushforward(args[:n], args[n:])
+    def sweep(mode: str, passes: Passes, *args: Any) -> tuple[Any, ...]:
+        mode = "forward" if mode == "auto" else mode
+        passes.plan = Plan(mode, 2 if mode == "reverse" else 1, "one direction")
+        return passes.pushforward(args[:n], args[n:], mode)
 
-    ys, dys, aux = nested(call, sweep, dxs)
+    ys, dys, aux = nested(call, in_some_mode(call, mode, sweep), dxs)
     result = call.outputs(ys), call.outputs(dys)
     return (*result, call.aux(aux)) if has_aux else result
 
 
+@curried
 def vjp(
-    f: Callable[..., Any], *primals: Any, has_aux: bool = False, backend: str | Backend | None = None
+    f: Callable[..., Any],
+    *primals: Any,
+    argnums: int | Sequence[int] | None = None,
+    has_aux: bool = False,
+    backend: str | Backend | None = None,
+    mode: str = "auto",
+    _kwargs: dict[str, Any] | None = None,
 ) -> tuple[Any, ...]:
     """f(*primals) and its pullback: the map of cotangents of y to cotangents of the primals.
 
-    primals  pytrees of floating arrays
+    primals  pytrees of floating arrays; without any, a function of them is returned
+    argnums  which of them to differentiate, a position or a tuple of positions; None: all
+    mode     "auto" and "reverse" are one reverse pass; "forward" and
+             "finite_difference" make the Jacobian, column by column
     returns  (y, pull), with has_aux (y, pull, aux). pull(dy) is a tuple with a
-             tree for each primal; it may be called again, and is
-             differentiable in dy and in the primals
+             tree for each primal, for one position the tree alone; it may be
+             called again, and is differentiable in dy and in the primals; unit
+             [dy] [f]/[x]
+    raises   ArgumentError, LeafError, BackendError, ModeError
+    source   Griewank & Walther (2008), ch. 3
     """
-    if not primals:
-        raise ArgumentError("vjp: no primals. Type vjp(f, x)")
-    call = Call("vjp", f, primals, tuple(range(len(primals))), backend, has_aux)
-    ys, pull, aux = pulled(call)
+    places = tuple(range(len(primals))) if argnums is None else argnums
+    call = Call("vjp", f, primals, places, backend, has_aux, _kwargs)
+    ys, pull, aux = pulled(call, mode)
 
-    def pull_tree(cotangent: Any) -> tuple[Any, ...]:
+    def pull_tree(cotangent: Any) -> Any:
         cotangents = _directions(call, cotangent, ys, call.out_spec, "the cotangent")
-        result: tuple[Any, ...] = call.inputs(pull(cotangents))
-        return result
+        return call.inputs(pull(cotangents))
 
     return (call.outputs(ys), pull_tree, call.aux(aux)) if has_aux else (call.outputs(ys), pull_tree)
 
@@ -70,6 +94,7 @@ def along(
     tangents: Sequence[Any],
     backend: str | Backend | None,
     has_aux: bool,
+    kwargs: dict[str, Any] | None = None,
 ) -> tuple[Call, tuple[int, ...], tuple[Any, ...]]:
     """(the Call in the arguments that have a tangent, their positions, the leaves of the tangents)."""
     if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
@@ -83,7 +108,7 @@ def along(
     moving = tuple(i for i, t in enumerate(tangents) if t is not None)
     if not moving:
         raise ArgumentError(f"{operator}: every tangent is None; give at least one, such as ones like the primal")
-    call = Call(operator, f, tuple(primals), moving, backend, has_aux)
+    call = Call(operator, f, tuple(primals), moving, backend, has_aux, kwargs)
     expected = trees.flatten(tuple(call.args[i] for i in moving))[1]
     return call, moving, _directions(call, tuple(tangents[i] for i in moving), call.xs, expected, "tangents")
 

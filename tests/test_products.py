@@ -1,0 +1,164 @@
+"""jvp, vjp, hvp and derivative in every mode, curried, of some arguments."""
+
+import numpy as np
+import pytest
+
+import polyad
+from polyad import backends, convert, derivative, gradient, hvp, jvp, vjp, xp
+from polyad.errors import ArgumentError, ModeError
+from tests.examples import arrays, difference, host
+
+X, V, W = np.array([0.3, -0.8, 0.5]), np.array([1.2, 0.4, -0.7]), np.array([0.6, 1.1, -0.9])
+MODES = ("auto", "forward", "reverse", "finite_difference")
+
+
+def product(x, w):
+    return xp.sin(x * w) * x
+
+
+def potential(x, w):
+    return xp.sum(xp.sin(x * w) * x**2)
+
+
+def tolerance(mode):
+    return {"finite_difference": 1e-8}.get(mode, 1e-12)
+
+
+SLOPE_X = np.cos(X * W) * W * X + np.sin(X * W)
+SLOPE_W = np.cos(X * W) * X**2
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_jvp(backend, mode):
+    x, w, v = arrays(backend, X, W, V)
+    y, dy = jvp(product, (x, w), (v, 2 * v), backend=backend, mode=mode)
+    assert difference(y, np.sin(X * W) * X) < 1e-14
+    assert difference(dy, SLOPE_X * V + SLOPE_W * 2 * V) < tolerance(mode)
+    _, some = jvp(product, (x, w), (v, None), backend=backend, mode=mode)
+    assert difference(some, SLOPE_X * V) < tolerance(mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_jvp_of_directions_of_any_length(backend, mode):
+    """A finite difference is taken along the direction, whatever its length; along zero it is zero."""
+    x, w, v = arrays(backend, X, W, V)
+    for factor in (1e-3, 1e6):
+        _, dy = jvp(product, (x, w), (factor * v, None), backend=backend, mode=mode)
+        assert difference(dy, factor * SLOPE_X * V) < tolerance(mode)
+    _, dy = jvp(product, (x, w), (0 * v, None), backend=backend, mode=mode)
+    assert np.max(np.abs(host(dy)[0])) == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_vjp(backend, mode):
+    x, w, v = arrays(backend, X, W, V)
+    y, pull = vjp(product, x, w, backend=backend, mode=mode)
+    assert difference(y, np.sin(X * W) * X) < 1e-14
+    for factor in (1.0, -3.0):  # a pullback is pulled again
+        dx, dw = pull(factor * v)
+        assert difference(dx, factor * SLOPE_X * V) < tolerance(mode)
+        assert difference(dw, factor * SLOPE_W * V) < tolerance(mode)
+
+
+def test_vjp_of_some_arguments(backend):
+    x, w, v = arrays(backend, X, W, V)
+    _, pull = vjp(product, x, w, argnums=1, backend=backend)
+    assert difference(pull(v), SLOPE_W * V) < 1e-12
+    _, pull = vjp(product, x, w, argnums=(1, 0), backend=backend)
+    dw, dx = pull(v)
+    assert difference(dw, SLOPE_W * V) < 1e-12
+    assert difference(dx, SLOPE_X * V) < 1e-12
+    _, pull = vjp(lambda x, n: x**n, x, 3, argnums=0, backend=backend)  # an integer among the others
+    assert difference(pull(v), 3 * X**2 * V) < 1e-12
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_hvp(backend, mode):
+    x, w, v = arrays(backend, X, W, V)
+    second = -np.sin(X * W) * W**2 * X**2 + 4 * np.cos(X * W) * W * X + 2 * np.sin(X * W)
+    found = hvp(potential, (x, w), (v, None), backend=backend, mode=mode)[0]
+    assert difference(found, second * V) < (1e-4 if mode == "finite_difference" else 1e-12)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("mode", MODES)
+def test_derivative(backend, mode, order):
+    x = arrays(backend, 0.7)
+    found = derivative(lambda x: xp.exp(2 * x), x, order, backend=backend, mode=mode)
+    limit = {1: 1e-8, 2: 1e-4, 3: 1e-1}[order] if mode == "finite_difference" else 1e-12
+    assert difference(found, 2**order * np.exp(1.4)) < limit
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("outer", ["forward", "reverse"])
+def test_products_of_every_mode_are_differentiated_around(backend, mode, outer):
+    if outer not in backends.get(backend).modes:
+        outer = "auto"
+    x, w, v = arrays(backend, X, W, V)
+    limit = 1e-6 if mode == "finite_difference" else 1e-12
+    pushed = gradient(lambda x: xp.sum(jvp(lambda x: product(x, w), (x,), (v,), mode=mode)[1] ** 2), x, mode=outer)
+    slope = 2 * np.cos(X * W) * W - np.sin(X * W) * W**2 * X
+    assert difference(pushed, 2 * SLOPE_X * V * slope * V) < limit
+    pulled = gradient(lambda x: xp.sum(vjp(lambda x: product(x, w), x, mode=mode)[1](v)[0] ** 2), x, mode=outer)
+    assert difference(pulled, 2 * SLOPE_X * V * slope * V) < limit
+
+
+def test_without_arguments_they_are_functions_of_them(backend):
+    x, w, v = arrays(backend, X, W, V)
+    assert difference(jvp(product, backend=backend)((x, w), (v, None))[1], SLOPE_X * V) < 1e-12
+    assert difference(vjp(product, backend=backend)(x, w)[1](v)[0], SLOPE_X * V) < 1e-12
+    expected = hvp(potential, (x, w), (v, None), backend=backend)[0]
+    assert difference(hvp(potential, backend=backend)((x, w), (v, None))[0], host(expected)[0]) < 1e-12
+    keyword = jvp(lambda x, *, power: x**power, backend=backend)((x,), (v,), power=3)[1]
+    assert difference(keyword, 3 * X**2 * V) < 1e-12
+
+
+def test_arguments_may_be_named():
+    _, dy = jvp(product, primals=(X, W), tangents=(V, None))
+    assert difference(dy, SLOPE_X * V) < 1e-12
+    found = hvp(potential, primals=(X, W), tangents=(V, None))
+    assert difference(found[0], host(hvp(potential, (X, W), (V, None))[0])[0]) < 1e-12
+    assert difference(derivative(xp.sin, x=0.7, order=2), -np.sin(0.7)) < 1e-12
+
+
+def test_a_function_without_a_forward_pass_goes_by_two_reverse_passes():
+    jax = pytest.importorskip("jax")
+
+    @jax.custom_vjp
+    def f(x):
+        return jax.numpy.sin(x)
+
+    f.defvjp(lambda x: (f(x), x), lambda x, ct: (jax.numpy.cos(x) * ct,))
+    x, v = arrays("jax", X, V)
+    assert difference(jvp(f, (x,), (v,))[1], np.cos(X) * V) < 1e-12
+    with pytest.raises(TypeError, match="custom_vjp"):
+        jvp(f, (x,), (v,), mode="forward")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda mode: jvp(product, (X, W), (V, V), mode=mode),
+        lambda mode: vjp(product, X, W, mode=mode),
+        lambda mode: hvp(potential, (X, W), (V, V), mode=mode),
+        lambda mode: derivative(xp.sin, 0.3, mode=mode),
+    ],
+)
+def test_a_mode_that_does_not_exist_is_refused(call):
+    with pytest.raises(ModeError, match="there is no mode 'sideways'"):
+        call("sideways")
+
+
+def test_wrong_positions_of_vjp_are_refused():
+    with pytest.raises(ArgumentError, match="vjp: argnums=2 with 2 arguments"):
+        vjp(product, X, W, argnums=2)
+    with pytest.raises(ArgumentError, match="names an argument twice"):
+        vjp(product, X, W, argnums=(0, 0))
+
+
+def test_convert_keeps_what_the_products_return(backend):
+    x, v = arrays(backend, X, V)
+    _, dy = jvp(lambda x: {"a": x**2, "b": (xp.sum(x),)}, (x,), (v,), backend=backend)
+    assert set(dy) == {"a", "b"}
+    assert difference(convert(dy["b"][0], "numpy"), np.sum(V)) < 1e-14
+    assert polyad.trees.flatten(dy)[1].num_leaves == 2
