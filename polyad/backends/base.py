@@ -179,10 +179,6 @@ class Backend(ABC):
         """sweep(start, count) over n directions, at most `step` at a time, joined along the axis in front."""
         return joined([sweep(start, min(step, n - start)) for start in range(0, n, step)])
 
-    def widest(self, pull: Pull) -> int:
-        """Entries of the largest array that this pullback holds, as far as it can be told; else 0."""
-        return 0
-
     # What a framework may do better than the default.
 
     def namespace_of(self, array: Array) -> Any:

@@ -1,6 +1,5 @@
 """JAX: jvp, vjp, vmap and jit as they are."""
 
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -68,7 +67,7 @@ class Jax(Backend):
 
     def pullback(self, f: Function, xs: Arrays, has_aux: bool = False) -> Any:
         ys, pull, *aux = jax.vjp(f, *xs, has_aux=has_aux)
-        return (ys, functools.partial(_pulled, pull, ys), *aux)
+        return (ys, lambda cotangents: pull(zeros_for_none(cotangents, ys)), *aux)
 
     def pushforwards(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
         moving = [i for i, dx in enumerate(dxs) if dx is not None]
@@ -95,7 +94,7 @@ class Jax(Backend):
             def pushed(start: Any, count: int, push: Any = push, x: Array = x) -> Arrays:
                 return jax.vmap(push)(basis(self, x, start, count))
 
-            step = at_once(n, largest(*xs, *ys, *jax.tree.leaves(push)), chunk_size)
+            step = at_once(n, largest(*xs, *ys), chunk_size)
             columns.append(self.chunked(pushed, n, step) if n else tuple(map(no_rows, ys)))
         return (ys, *aux), columns
 
@@ -107,10 +106,6 @@ class Jax(Backend):
         found = jax.lax.map(lambda i: sweep(i * step, step), jnp.arange(whole))
         first = tuple(z.reshape(whole * step, *z.shape[2:]) for z in found)
         return joined([first, sweep(whole * step, n - whole * step)]) if n % step else first
-
-    def widest(self, pull: Pull) -> int:
-        native = pull.args[0] if isinstance(pull, functools.partial) else ()
-        return largest(*jax.tree.leaves(native))
 
     def batch(self, f: Function) -> Function:
         return jax.vmap(f)
@@ -192,11 +187,6 @@ class Jax(Backend):
 def _traced() -> bool:
     """Whether what is computed here is compiled later."""
     return isinstance(jnp.zeros(()), jax.core.Tracer)
-
-
-def _pulled(pull: Function, ys: Arrays, cotangents: Sequence[Array | None]) -> Arrays:
-    grads: Arrays = pull(zeros_for_none(cotangents, ys))
-    return grads
 
 
 # What JAX raises where f wants to see a value.

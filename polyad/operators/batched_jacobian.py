@@ -90,7 +90,7 @@ def _by_rows(passes: Passes, pull: Any, x: Any, y: Any) -> Any:
     if not math.prod(y.shape[1:]):
         return _empty(x, y)
     batch, outer, inner = x.shape[0], math.prod(y.shape[1:]), math.prod(x.shape[1:])
-    step = at_once(outer, max(largest(x, y), passes.backend.widest(pull)), passes.call.chunk_size)
+    step = at_once(outer, largest(x, y), passes.call.chunk_size)
 
     def pulled(start: Any, count: int) -> Arrays:
         rows: Arrays = passes.backend.pullbacks(pull, (units(passes.call, y, start, count),))

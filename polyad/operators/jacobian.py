@@ -108,7 +108,7 @@ def _rows(passes: Passes, xs: Arrays, ys: Arrays, pull: Any, i: int) -> Arrays:
         rows: Arrays = backend.pullbacks(pull, tuple(unit if j == i else None for j in range(len(ys))))
         return rows
 
-    step = at_once(n, max(largest(*ys, *xs), backend.widest(pull)), passes.call.chunk_size)
+    step = at_once(n, largest(*ys, *xs), passes.call.chunk_size)
     rows = backend.chunked(pulled, n, step) if n else tuple(map(no_rows, xs))
     return tuple(xp.reshape(row, (*y.shape, *x.shape)) for row, x in zip(rows, xs, strict=True))
 
