@@ -213,6 +213,15 @@ class Backend(ABC):
         """
         raise UnsupportedError(f"{self.name} cannot attach a derivative to constants")
 
+    def bent(self, p: Array, q: Array, t: Array, lap: Array | None) -> tuple[Array, Array]:
+        """(p t, p lap + q times the sum of t² over its first axis): the chain rule of second order.
+
+        p, q  first and second derivative of a function of numbers
+        t     k directions, shape (k, ...) that broadcasts with p; lap None is zero
+        """
+        bend = q * xp.sum(t * t, axis=0)
+        return p * t, bend if lap is None else p * lap + bend
+
     def checkpoint(self, f: Function, xs: Arrays) -> Arrays | None:
         """f(*xs), of which the pass around keeps the inputs alone; None where the framework has no such thing."""
         return None
