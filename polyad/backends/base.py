@@ -25,6 +25,7 @@ Sweep = Callable[..., Arrays]
 Captured = Callable[[], Sequence[Array]]
 Aside = tuple[Arrays, Arrays, Function, bool]
 Push = Callable[[Arrays, Sequence[Array | None]], Arrays]
+Derivatives = Callable[..., Any]
 Transpose = Callable[[Arrays, Sequence[Array | None]], Arrays]
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Aside",
     "Backend",
     "Captured",
+    "Derivatives",
     "Function",
     "Pull",
     "Push",
@@ -213,14 +215,17 @@ class Backend(ABC):
         """
         raise UnsupportedError(f"{self.name} cannot attach a derivative to constants")
 
-    def bent(self, p: Array, q: Array, t: Array, lap: Array | None) -> tuple[Array, Array]:
-        """(p t, p lap + q times the sum of t² over its first axis): the chain rule of second order.
+    def chain(
+        self, f: Function, derivatives: Derivatives, x: Array, t: Array, lap: Array | None
+    ) -> tuple[Array, Array, Array] | None:
+        """(y, p t, p lap + q times the sum of t² over its first axis) for a function of numbers y = f(x).
 
-        p, q  first and second derivative of a function of numbers
-        t     k directions, shape (k, ...) that broadcasts with p; lap None is zero
+        derivatives  (x, y) -> (p, q), the first two of f; (x, y, p, q) -> the third
+        t            k directions, (k, *x.shape), where axes behind the first may have length 1
+        lap          of the shape of x; None is zero
+        returns      None where the framework has no better way than one function after the other
         """
-        bend = q * xp.sum(t * t, axis=0)
-        return p * t, bend if lap is None else p * lap + bend
+        return None
 
     def checkpoint(self, f: Function, xs: Arrays) -> Arrays | None:
         """f(*xs), of which the pass around keeps the inputs alone; None where the framework has no such thing."""

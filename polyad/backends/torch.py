@@ -17,6 +17,7 @@ from polyad.backends.base import (
     Aside,
     Backend,
     Captured,
+    Derivatives,
     Function,
     Pull,
     Push,
@@ -26,7 +27,7 @@ from polyad.backends.base import (
     zeros_for_none,
 )
 from polyad.backends.torch_attach import attach
-from polyad.backends.torch_bent import bent
+from polyad.backends.torch_chain import chain
 from polyad.backends.torch_graph import reaches_outside, recorded, refuse_dead_ends
 from polyad.backends.torch_namespace import ACTIVATIONS, inside_functorch, namespace
 from polyad.backends.torch_replay import Replay
@@ -100,8 +101,10 @@ class Torch(Backend):
     def attach(self, zs: Arrays, args: Arrays, push: Push, pull: Transpose) -> Arrays:
         return attach(zs, args, push, pull)
 
-    def bent(self, p: Array, q: Array, t: Array, lap: Array | None) -> tuple[Array, Array]:
-        return bent(self, p, q, t, lap)
+    def chain(
+        self, f: Function, derivatives: Derivatives, x: Array, t: Array, lap: Array | None
+    ) -> tuple[Array, Array, Array] | None:
+        return chain(f, derivatives, x, t, lap)
 
     def forward_is_right(self, pull: Pull) -> bool:
         return not any(node.name() in FORWARD_WRONGLY for node in recorded(getattr(pull, "outputs", ())))

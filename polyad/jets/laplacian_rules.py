@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from polyad.arrays import xp
-from polyad.backends import get, owner
+from polyad.backends import owner
 from polyad.jets.first_order import (
     FIRST_ORDER,
     contracted,
@@ -35,6 +35,13 @@ class Laplacian(Kind):
     """Jets with a tangent of shape (k, *shape) and one plain part, the Laplacian."""
 
     def elementwise(self, level: Level, f: "Elementwise", args: tuple[Any, ...]) -> Any:
+        if f.third is not None:
+            (x,) = args
+            backend = owner(x.primal)
+            found = None if backend is None else backend.chain(f, f.derivatives, x.primal, x.compact, _laplacian(level, x))
+            if found is not None:
+                y, dy, lap = found
+                return make(level, y, dy, (lap,))
         if f.name in _RULES:
             return _RULES[f.name](level, *args)
         moving = [i for i, arg in enumerate(args) if moves(level, arg) and f.partials[i] is not None]
@@ -135,14 +142,18 @@ def _scaled(lap: Any, factor: Any) -> Any:
     return lap if isinstance(factor, float) and factor == 1.0 else lap * factor
 
 
+def _squares(t: Any, n: int) -> Any:
+    """The sum over the directions of t², to broadcast with arrays of n axes."""
+    t = lift(t, n)
+    return xp.sum(t * t, axis=0)
+
+
 def _of_one(level: Level, f: "Elementwise", i: int, x: Any, primals: list[Any], y: Any) -> Any:
     """f' and f'' of one moving argument."""
     p, n, lap = f.partial(i, primals, y), ndim(y), _laplacian(level, x)
     second = f.curvature(i, primals, y, p)
-    if second is None:
-        return make(level, y, contracted((p,), (x.compact,), n), (_scaled(lap, p),))
-    dy, bent = (owner(y) or get("numpy")).bent(p, second, lift(x.compact, n), lap)
-    return make(level, y, dy, (bent,))
+    bent = None if second is None else second * _squares(x.compact, n)
+    return make(level, y, contracted((p,), (x.compact,), n), (_sum(_scaled(lap, p), bent),))
 
 
 def _of_several(level: Level, f: "Elementwise", args: tuple[Any, ...], primals: list[Any], y: Any) -> Any:
@@ -188,5 +199,13 @@ def _divide(level: Level, a: Any, b: Any) -> Any:
     return make(level, y, ty, (lap,))
 
 
-_RULES: dict[str, Callable[..., Any]] = {"divide": _divide, "multiply": _multiply}
+def _tanh(level: Level, x: Any) -> Any:
+    """lap y = y' (lap x - 2 y sum t²): one factor for both terms saves passes over the arrays."""
+    y = xp.tanh(x.primal)
+    p, bent = 1 - y * y, (-2.0 * y) * _squares(x.compact, ndim(y))
+    lap = _laplacian(level, x)
+    return make(level, y, x.compact * p, (p * (bent if lap is None else lap + bent),))
+
+
+_RULES: dict[str, Callable[..., Any]] = {"divide": _divide, "multiply": _multiply, "tanh": _tanh}
 LAPLACIAN = Laplacian()
