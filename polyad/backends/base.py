@@ -215,6 +215,10 @@ class Backend(ABC):
         """
         raise UnsupportedError(f"{self.name} cannot attach a derivative to constants")
 
+    def both(self, condition: Array, then: Callable[[], Array]) -> Array:
+        """condition & then(), constants of shape (); then need not run where the condition is false."""
+        return condition & then()
+
     def chain(
         self, f: Function, derivatives: Derivatives, x: Array, t: Array, lap: Array | None
     ) -> tuple[Array, Array, Array] | None:

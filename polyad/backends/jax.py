@@ -1,6 +1,6 @@
 """JAX: jvp, vjp, vmap and jit as they are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -77,6 +77,11 @@ class Jax(Backend):
 
     def batch(self, f: Function) -> Function:
         return jax.vmap(f)
+
+    def both(self, condition: Array, then: Callable[[], Array]) -> Array:
+        closed, found, _ = _closed(lambda: (then(),), ())
+        constants = map(jax.lax.stop_gradient, found)  # a pass around would differentiate what is captured
+        return jax.lax.cond(condition, lambda *given: closed(*given)[0], lambda *_: condition, *constants)
 
     def checkpoint(self, f: Function, xs: Arrays) -> Arrays | None:
         try:

@@ -10,7 +10,7 @@ from polyad.errors import ArgumentError, ModeError
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.passes import Passes, expected_mode, in_some_mode, nested
-from polyad.operators.rows import alone, checked, probe, units
+from polyad.operators.rows import agree, alone, checked, probe, units
 
 __all__ = ["batched_jacobian"]
 
@@ -90,7 +90,7 @@ def _by_rows(passes: Passes, pull: Any, x: Any, y: Any) -> Any:
     def product(weights: Any, jac: Any) -> Any:
         return xp.matrix_transpose(jac) @ xp.reshape(weights, (weights.shape[0], outer, 1))
 
-    if alone(passes, x, jac, product, forward=False):
+    if agree(passes.call, alone(passes, x, lambda rows: jac[rows], product, "reverse")):
         return result
     weights = probe(passes.call, y)
     with passes.backend.untracked():
@@ -112,7 +112,7 @@ def _by_columns(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
     def product(weights: Any, jac: Any) -> Any:
         return jac @ xp.reshape(weights, (weights.shape[0], inner, 1))
 
-    if alone(passes, x, jac, product, forward=True):
+    if agree(passes.call, alone(passes, x, lambda rows: jac[rows], product, "forward")):
         return (result,), aux
     weights = probe(passes.call, x)
     with passes.backend.untracked():

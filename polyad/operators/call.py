@@ -48,7 +48,7 @@ class Call:
             raise ArgumentError(f"{operator}: the first argument is {_short(f)}, not a function. Type {operator}(f, x)")
         self.operator, self.f, self.args, self.has_aux = operator, f, args, has_aux
         self.kwargs = kwargs or {}
-        self.check_outputs: Callable[[Call, Arrays], None] = lambda call, ys: None  # of operators that refuse some
+        self.check_outputs: Callable[[Call, Arrays, Arrays], None] = lambda call, xs, ys: None  # of some operators
         self.single = not isinstance(argnums, tuple | list)
         self.argnums = self._positions((argnums,) if self.single else tuple(argnums))  # type: ignore[arg-type]
         flattened = [trees.flatten(unboxed(arg)) for arg in args]
@@ -79,7 +79,7 @@ class Call:
             y, aux = self._split(out)
             leaves, self.out_spec = trees.flatten(y)
             ys = tuple(self._output(leaf, i, backend) for i, leaf in enumerate(leaves))
-            self.check_outputs(self, ys)
+            self.check_outputs(self, xs, ys)
             return (ys, self._put_aside(aux)) if self.has_aux else ys
 
     def evaluate(self, xs: Arrays) -> tuple[Arrays, Arrays]:
