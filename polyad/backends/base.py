@@ -25,7 +25,7 @@ Sweep = Callable[..., Arrays]
 Captured = Callable[[], Sequence[Array]]
 Aside = tuple[Arrays, Arrays, Function, bool]
 Push = Callable[[Arrays, Sequence[Array | None]], Arrays]
-Derivatives = Callable[..., Any]
+Rates = tuple[Callable[[Array], Array], Callable[[Array], Array], Callable[[Array, Array], Array]]
 Transpose = Callable[[Arrays, Sequence[Array | None]], Arrays]
 
 __all__ = [
@@ -34,10 +34,10 @@ __all__ = [
     "Aside",
     "Backend",
     "Captured",
-    "Derivatives",
     "Function",
     "Pull",
     "Push",
+    "Rates",
     "Sweep",
     "Transpose",
     "basis",
@@ -220,14 +220,14 @@ class Backend(ABC):
         return condition & then()
 
     def chain(
-        self, f: Function, derivatives: Derivatives, x: Array, t: Array, lap: Array | None
+        self, f: Function, rates: Rates, x: Array, t: Array, lap: Array | None
     ) -> tuple[Array, Array, Array] | None:
-        """(y, p t, p lap + q times the sum of t² over its first axis) for a function of numbers y = f(x).
+        """(y, p t, p (lap + g times the sum of t² over its first axis)) for a y = f(x) that solves y' = p(y).
 
-        derivatives  (x, y) -> (p, q), the first two of f; (x, y, p, q) -> the third
-        t            k directions, (k, *x.shape), where axes behind the first may have length 1
-        lap          of the shape of x; None is zero
-        returns      None where the framework has no better way than one function after the other
+        rates    y -> p, y -> g = p', (y, p) -> p'' p + g², each a new array
+        t        k directions, (k, *x.shape), where axes behind the first may have length 1
+        lap      of the shape of x; None is zero
+        returns  None where the framework has no better way than one function after the other
         """
         return None
 

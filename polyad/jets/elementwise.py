@@ -183,19 +183,11 @@ SECONDS: dict[str, Partial] = {
     "tanh": lambda x, y, p: -2.0 * y * p,
 }
 
-# Third derivatives of functions of one number, by its value y and its first two derivatives p and q.
-THIRDS: dict[str, Partial] = {
-    "atan": lambda x, y, p, q: -2.0 * p * (p + 2.0 * x * q),
-    "cos": lambda x, y, p, q: -p,
-    "cosh": lambda x, y, p, q: p,
-    "erf": lambda x, y, p, q: -2.0 * (p + x * q),
-    "exp": lambda x, y, p, q: y,
-    "gelu": lambda x, y, p, q: (x * x - 4.0) * x * _normal(x),
-    "sigmoid": lambda x, y, p, q: q * (1.0 - 2.0 * y) - 2.0 * p * p,
-    "sin": lambda x, y, p, q: -p,
-    "sinh": lambda x, y, p, q: p,
-    "softplus": lambda x, y, p, q: q * (1.0 - 2.0 * p),
-    "tanh": lambda x, y, p, q: p * (4.0 - 6.0 * p),
+# Functions that solve y' = p(y): p and g = p' by the value y, and p'' p + g² by y and p.
+RATES: dict[str, tuple[Partial, Partial, Partial]] = {
+    "sigmoid": (lambda y: y - y * y, lambda y: 1.0 - 2.0 * y, lambda y, p: 1.0 - 6.0 * p),
+    "tan": (lambda y: 1.0 + y * y, lambda y: 2.0 * y, lambda y, p: 6.0 * p - 4.0),
+    "tanh": (lambda y: 1.0 - y * y, lambda y: -2.0 * y, lambda y, p: 4.0 - 6.0 * p),
 }
 
 
@@ -204,7 +196,7 @@ class Elementwise:
 
     def __init__(self, name: str) -> None:
         self.name, self.partials, self.second = name, PARTIALS[name], SECONDS.get(name)
-        self.third = THIRDS.get(name)
+        self.rates = RATES.get(name)
         self.compute = _OPERATORS.get(name) or (lambda *args: call(name, *args))
 
     def __call__(self, *args: Any) -> Any:
@@ -221,13 +213,6 @@ class Elementwise:
         """The derivative in argument i; None is zero."""
         partial = self.partials[i]
         return None if partial is None else partial(*args, y)
-
-    def derivatives(self, x: Any, y: Any, *known: Any) -> Any:
-        """For a function of one number: (x, y) to its first two derivatives, (x, y, p, q) to the third."""
-        if known:
-            return self.third(x, y, *known)  # type: ignore[misc]
-        p = self.partial(0, (x,), y)
-        return p, self.curvature(0, (x,), y, p)
 
     def curvature(self, i: int, args: Any, y: Any, p: Any) -> Any:
         """The second derivative in argument i, where p is the first; None is zero."""

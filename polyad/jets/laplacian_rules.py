@@ -35,13 +35,13 @@ class Laplacian(Kind):
     """Jets with a tangent of shape (k, *shape) and one plain part, the Laplacian."""
 
     def elementwise(self, level: Level, f: "Elementwise", args: tuple[Any, ...]) -> Any:
-        if f.third is not None:
+        if f.rates is not None:
             (x,) = args
             backend = owner(x.primal)
-            found = None if backend is None else backend.chain(f, f.derivatives, x.primal, x.compact, _laplacian(level, x))
+            found = None if backend is None else backend.chain(f, f.rates, x.primal, x.compact, _laplacian(level, x))
             if found is not None:
                 y, dy, lap = found
-                return make(level, y, dy, (lap,))
+                return Jet(level, y, dy, (lap,))
         if f.name in _RULES:
             return _RULES[f.name](level, *args)
         moving = [i for i, arg in enumerate(args) if moves(level, arg) and f.partials[i] is not None]
