@@ -24,8 +24,8 @@ Pull = Callable[[Sequence[Array | None]], Arrays]
 Sweep = Callable[..., Arrays]
 Captured = Callable[[], Sequence[Array]]
 Aside = tuple[Arrays, Arrays, Function, bool]
+Riccati = tuple[float, float, float]
 Push = Callable[[Arrays, Sequence[Array | None]], Arrays]
-Rates = tuple[Callable[[Array], Array], Callable[[Array], Array], Callable[[Array, Array], Array]]
 Transpose = Callable[[Arrays, Sequence[Array | None]], Arrays]
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
     "Function",
     "Pull",
     "Push",
-    "Rates",
+    "Riccati",
     "Sweep",
     "Transpose",
     "basis",
@@ -220,13 +220,13 @@ class Backend(ABC):
         return condition & then()
 
     def chain(
-        self, f: Function, rates: Rates, x: Array, t: Array, lap: Array | None
+        self, f: Function, riccati: Riccati, x: Array, t: Array, lap: Array | None
     ) -> tuple[Array, Array, Array] | None:
-        """(y, p t, p (lap + g times the sum of t² over its first axis)) for a y = f(x) that solves y' = p(y).
+        """(y, its directions, its Laplacian) for a function of numbers y = f(x) that solves a Riccati equation.
 
-        rates    y -> p, y -> g = p', (y, p) -> p'' p + g², each a new array
-        t        k directions, (k, *x.shape), where axes behind the first may have length 1
-        lap      of the shape of x; None is zero
+        riccati  (shift, c, d): z = y + shift solves z' = d + c z²
+        t        directions of x, (k, *x.shape), where axes behind the first may have length 1
+        lap      Laplacian of x, of its shape; None is zero
         returns  None where the framework has no better way than one function after the other
         """
         return None

@@ -20,7 +20,7 @@ from polyad.backends.base import (
     Function,
     Pull,
     Push,
-    Rates,
+    Riccati,
     Sweep,
     Transpose,
     of_some,
@@ -102,9 +102,9 @@ class Torch(Backend):
         return attach(zs, args, push, pull)
 
     def chain(
-        self, f: Function, rates: Rates, x: Array, t: Array, lap: Array | None
+        self, f: Function, riccati: Riccati, x: Array, t: Array, lap: Array | None
     ) -> tuple[Array, Array, Array] | None:
-        return chain(f, rates, x, t, lap)
+        return chain(f, riccati, x, t, lap)
 
     def forward_is_right(self, pull: Pull) -> bool:
         return not any(node.name() in FORWARD_WRONGLY for node in recorded(getattr(pull, "outputs", ())))

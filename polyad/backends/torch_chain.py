@@ -1,18 +1,18 @@
 """The chain rule of a forward Laplacian on torch as one step of its tape.
 
-For a y = f(x) that solves y' = p(y), as tanh does, with the directions t and the
-Laplacian l of x, with g = p' and h = p'' p + p'^2,
+tanh, sigmoid and tan solve a Riccati equation: with z = y + shift, z' = p = d + c z².
+So for the directions t and the Laplacian l of x
 
-    dy = p t,   lap y = p (l + g s),   s = the sum of t² over the directions,
+    dy = p t,   lap y = p (l + 2 c z s),   s = the sum of t² over the directions,
 
-and for cotangents b of y, c of dy and e of lap y the pullback is
+and for cotangents b of y, k of dy and e of lap y the pullback is
 
-    by x: p (b + g (the sum of c t, and e l) + h s e)
-    by t: p c + 2 p g e t
+    by x: p (b + 2 c z (the sum of k t, and e l) + (6 c p - 4 c d) s e)
+    by t: p k + 4 c p e z t
     by l: p e
 
 Function by function that is ten steps, each of which keeps and makes arrays; the
-one step keeps y, t, l and s, and takes the directions one at a time, so that what
+one step keeps y, t, l, p and s, and takes the directions one at a time, so that what
 they share stays in the cache. A pullback that is differentiated again is written in
 functions of torch, which makes it right to every order.
 """
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from polyad.backends.base import Array, Function, Rates
+from polyad.backends.base import Array, Function, Riccati
 from polyad.backends.torch_namespace import inside_functorch
 
 __all__ = ["chain"]
@@ -31,14 +31,14 @@ Some = Array | None
 Three = tuple[Array, Array, Array]
 
 
-def chain(f: Function, rates: Rates, x: Array, t: Array, lap: Some) -> Three | None:
+def chain(f: Function, riccati: Riccati, x: Array, t: Array, lap: Some) -> Three | None:
     """As Backend.chain; None where something wants to see every function of torch."""
     if _watched() or not (_plain(x, x) and _plain(t, x) and (lap is None or _plain(lap, x))):
         return None
     if torch.is_grad_enabled() and (x.requires_grad or t.requires_grad or (lap is not None and lap.requires_grad)):
-        result: Three = _Chain.apply(f, rates, x, t, lap)
+        result: Three = _Chain.apply(f, riccati, x, t, lap)
         return result
-    return _values(f, rates, x, t, lap)[:3]
+    return _values(f, riccati, x, t, lap)[:3]
 
 
 def _watched() -> bool:
@@ -65,10 +65,10 @@ class _Chain(torch.autograd.Function):  # type: ignore[misc]  # torch has no typ
     """x, t and lap to the three of y."""
 
     @staticmethod
-    def forward(ctx: Any, f: Function, rates: Rates, x: Array, t: Array, lap: Some) -> Three:
+    def forward(ctx: Any, f: Function, riccati: Riccati, x: Array, t: Array, lap: Some) -> Three:
         ctx.set_materialize_grads(False)
-        ctx.rates = rates
-        y, dy, bent, p, s = _values(f, rates, x, t, lap)
+        ctx.riccati = riccati
+        y, dy, bent, p, s = _values(f, riccati, x, t, lap)
         ctx.save_for_backward(y, t, lap, p, s)
         return y, dy, bent
 
@@ -76,18 +76,26 @@ class _Chain(torch.autograd.Function):  # type: ignore[misc]  # torch has no typ
     def backward(ctx: Any, by_y: Some, by_dy: Some, by_lap: Some) -> Any:
         y, t, lap, p, s = ctx.saved_tensors
         if torch.is_grad_enabled() or _watched() or _batched(by_y, by_dy, by_lap):  # p and s have no graph
-            pulled = _pulled(ctx.rates, y, t, lap, ctx.rates[0](y), (t * t).sum(0), by_y, by_dy, by_lap)
+            p, s = _slope(ctx.riccati, y)[1], (t * t).sum(0)
+            pulled = _pulled(ctx.riccati, y, t, lap, p, s, by_y, by_dy, by_lap)
         elif _together(y) or by_lap is None:
-            pulled = _pulled(ctx.rates, y, t, lap, p, s, by_y, by_dy, by_lap)
+            pulled = _pulled(ctx.riccati, y, t, lap, p, s, by_y, by_dy, by_lap)
         else:
-            pulled = _pulled_in_place(ctx.rates, y, t, lap, p, s, by_y, by_dy, by_lap)
+            pulled = _pulled_in_place(ctx.riccati, y, t, lap, p, s, by_y, by_dy, by_lap)
         return None, None, *pulled
 
 
-def _values(f: Function, rates: Rates, x: Array, t: Array, lap: Some) -> tuple[Array, Array, Array, Array, Array]:
+def _slope(riccati: Riccati, y: Array) -> tuple[Array, Array]:
+    """z and p."""
+    shift, c, d = riccati
+    z = y + shift if shift else y
+    return z, torch.addcmul(torch.full((), d, dtype=y.dtype, device=y.device), z, z, value=c)
+
+
+def _values(f: Function, riccati: Riccati, x: Array, t: Array, lap: Some) -> tuple[Array, Array, Array, Array, Array]:
     """y, dy, lap y, p and s."""
-    y = f(x)
-    p, g = rates[0](y), rates[1](y)
+    y, c = f(x), riccati[1]
+    z, p = _slope(riccati, y)
     if _together(x) or t.shape[1:] != x.shape:
         dy, s = p * t, (t * t).sum(0)
     else:
@@ -96,54 +104,58 @@ def _values(f: Function, rates: Rates, x: Array, t: Array, lap: Some) -> tuple[A
             torch.mul(along, p, out=out)
             if i:
                 s.addcmul_(along, along)
-    bent = g.mul_(s)
-    return y, dy, (bent if lap is None else bent.add_(lap)).mul_(p), p, s
+    bent = (z * s).mul_(2.0 * c) if lap is None else torch.addcmul(lap, z, s, value=2.0 * c)
+    return y, dy, bent.mul_(p), p, s
 
 
 def _pulled(
-    rates: Rates, y: Array, t: Array, lap: Some, p: Array, s: Array, by_y: Some, by_dy: Some, by_lap: Some
+    riccati: Riccati, y: Array, t: Array, lap: Some, p: Array, s: Array, by_y: Some, by_dy: Some, by_lap: Some
 ) -> tuple[Some, Some, Some]:
     """The cotangents of x, t and lap."""
-    g = rates[1](y)
-    by_x, by_t, by_l, turned = by_y, None, None, None
+    shift, c, d = riccati
+    z, by_x = y + shift, by_y
+    by_t = by_l = turned = None
     if by_dy is not None:
         by_t, turned = (p * by_dy).sum_to_size(t.shape), (by_dy * t).sum(0)
     if by_lap is not None:
         by_l = p * by_lap
-        bend = (2.0 * by_l * g).sum_to_size(t.shape[1:]) * t
+        bend = (4.0 * c * by_l * z).sum_to_size(t.shape[1:]) * t
         by_t = bend if by_t is None else by_t + bend
-        third = rates[2](y, p) * s * by_lap
+        third = (6.0 * c * p - 4.0 * c * d) * s * by_lap
         by_x = third if by_x is None else by_x + third
         if lap is not None:
             turned = by_lap * lap if turned is None else turned + by_lap * lap
     if turned is not None:
-        by_x = g * turned if by_x is None else by_x + g * turned
+        turned = 2.0 * c * z * turned
+        by_x = turned if by_x is None else by_x + turned
     return None if by_x is None else p * by_x, by_t, None if lap is None else by_l
 
 
 def _pulled_in_place(
-    rates: Rates, y: Array, t: Array, lap: Some, p: Array, s: Array, by_y: Some, by_dy: Some, by_lap: Array
+    riccati: Riccati, y: Array, t: Array, lap: Some, p: Array, s: Array, by_y: Some, by_dy: Some, by_lap: Array
 ) -> tuple[Array, Array, Some]:
     """As _pulled, where lap y has a cotangent, in as few arrays as it takes."""
-    g = rates[1](y)
+    shift, c, d = riccati
+    z = y + shift if shift else y
     by_l = p * by_lap
-    bend = by_l * g
-    by_x = rates[2](y, p).mul_(s).mul_(by_lap)
-    if by_y is not None:
-        by_x.add_(by_y)
+    bend = by_l * z
     turned = None if lap is None else by_lap * lap
     if by_dy is None or t.shape[1:] != p.shape:
-        by_t = (2.0 * bend).sum_to_size(t.shape[1:]) * t
+        by_t = bend.mul_(4.0 * c).sum_to_size(t.shape[1:]) * t
         if by_dy is not None:
             by_t.add_((p * by_dy).sum_to_size(t.shape))
     else:
         by_t = torch.empty_like(t, memory_format=torch.contiguous_format)
-        for along, c, out in zip(t.unbind(), by_dy.unbind(), by_t.unbind(), strict=True):
-            torch.mul(c, p, out=out).addcmul_(along, bend, value=2.0)
-    for along, c in zip(t.unbind(), () if by_dy is None else by_dy.unbind(), strict=False):
-        turned = along * c if turned is None else turned.addcmul_(along, c)
+        for along, k, out in zip(t.unbind(), by_dy.unbind(), by_t.unbind(), strict=True):
+            torch.mul(k, p, out=out).addcmul_(along, bend, value=4.0 * c)
+    for along, k in zip(t.unbind(), () if by_dy is None else by_dy.unbind(), strict=False):
+        turned = along * k if turned is None else turned.addcmul_(along, k)
+    third = by_lap * s
+    by_x = (third * (-4.0 * c * d)).addcmul_(p, third, value=6.0 * c)
+    if by_y is not None:
+        by_x.add_(by_y)
     if turned is not None:
-        by_x.addcmul_(g, turned)
+        by_x.addcmul_(z, turned, value=2.0 * c)
     return by_x.mul_(p), by_t, None if lap is None else by_l
 
 

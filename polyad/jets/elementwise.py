@@ -183,12 +183,8 @@ SECONDS: dict[str, Partial] = {
     "tanh": lambda x, y, p: -2.0 * y * p,
 }
 
-# Functions that solve y' = p(y): p and g = p' by the value y, and p'' p + g² by y and p.
-RATES: dict[str, tuple[Partial, Partial, Partial]] = {
-    "sigmoid": (lambda y: y - y * y, lambda y: 1.0 - 2.0 * y, lambda y, p: 1.0 - 6.0 * p),
-    "tan": (lambda y: 1.0 + y * y, lambda y: 2.0 * y, lambda y, p: 6.0 * p - 4.0),
-    "tanh": (lambda y: 1.0 - y * y, lambda y: -2.0 * y, lambda y, p: 4.0 - 6.0 * p),
-}
+# (shift, c, d) of functions y for which z = y + shift solves the Riccati equation z' = d + c z².
+RICCATI = {"sigmoid": (-0.5, -1.0, 0.25), "tan": (0.0, 1.0, 1.0), "tanh": (0.0, -1.0, 1.0)}
 
 
 class Elementwise:
@@ -196,7 +192,7 @@ class Elementwise:
 
     def __init__(self, name: str) -> None:
         self.name, self.partials, self.second = name, PARTIALS[name], SECONDS.get(name)
-        self.rates = RATES.get(name)
+        self.riccati = RICCATI.get(name)
         self.compute = _OPERATORS.get(name) or (lambda *args: call(name, *args))
 
     def __call__(self, *args: Any) -> Any:

@@ -35,10 +35,10 @@ class Laplacian(Kind):
     """Jets with a tangent of shape (k, *shape) and one plain part, the Laplacian."""
 
     def elementwise(self, level: Level, f: "Elementwise", args: tuple[Any, ...]) -> Any:
-        if f.rates is not None:
+        if f.riccati is not None:
             (x,) = args
             backend = owner(x.primal)
-            found = None if backend is None else backend.chain(f, f.rates, x.primal, x.compact, _laplacian(level, x))
+            found = None if backend is None else backend.chain(f, f.riccati, x.primal, x.compact, _laplacian(level, x))
             if found is not None:
                 y, dy, lap = found
                 return Jet(level, y, dy, (lap,))
