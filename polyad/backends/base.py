@@ -74,6 +74,8 @@ class Backend(ABC):
     """The backend whose arrays those of this one are made of, for jets."""
     lets_jets_through = True
     """Whether functions of the framework may take a jet for something else than a jet, where others raise."""
+    folds = False
+    """Whether its product of a stack of matrices with one matrix is one product of two."""
     modes: tuple[str, ...] = ()
     """The passes the framework has itself, in the order of its preference."""
     strategies: tuple[str, ...] = ("taped",)

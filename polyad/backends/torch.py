@@ -40,6 +40,7 @@ class Torch(Backend):
     """Results carry a graph where an outer backward() or grad could ask for one, else none."""
 
     name = "torch"
+    folds = True
     strategies = ("taped", "recompute", "forward_over_reverse")
 
     @property

@@ -90,7 +90,10 @@ def _by_rows(passes: Passes, pull: Any, x: Any, y: Any) -> Any:
     def product(weights: Any, jac: Any) -> Any:
         return xp.matrix_transpose(jac) @ xp.reshape(weights, (weights.shape[0], outer, 1))
 
-    if agree(passes.call, alone(passes, x, lambda rows: jac[rows], product, "reverse")):
+    def few(rows: slice, weights: Any) -> Any:
+        return product(weights, stop_gradient(jac)[rows])
+
+    if agree(passes.call, alone(passes, x, few, "reverse")):
         return result
     weights = probe(passes.call, y)
     with passes.backend.untracked():
@@ -112,7 +115,10 @@ def _by_columns(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
     def product(weights: Any, jac: Any) -> Any:
         return jac @ xp.reshape(weights, (weights.shape[0], inner, 1))
 
-    if agree(passes.call, alone(passes, x, lambda rows: jac[rows], product, "forward")):
+    def few(rows: slice, weights: Any) -> Any:
+        return product(weights, stop_gradient(jac)[rows])
+
+    if agree(passes.call, alone(passes, x, few, "forward")):
         return (result,), aux
     weights = probe(passes.call, x)
     with passes.backend.untracked():

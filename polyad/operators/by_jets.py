@@ -20,7 +20,7 @@ from polyad.jets import laplacians, pushforwards, series
 from polyad.operators.curvature import steps
 from polyad.operators.field import Field
 from polyad.operators.passes import Passes
-from polyad.operators.rows import FEW, agree, alone, differs, probe, refused
+from polyad.operators.rows import agree, alone, differs, probe, refused
 from polyad.plans import Plan
 
 __all__ = ["by_jets", "forward_laplacian", "taylor"]
@@ -83,44 +83,43 @@ def _checked_rows(field: Field, x: Any, y: Any, dys: Any, laps: Any) -> Any:
     if reverse and _settled(field.passes, suspected if hidden else _pulled_rows(field, x, y, dys)):
         return laps
     if suspected is None:
-        return refused(field.call, laps, _pushed_rows(field, x, y, dys))
-    return refused(field.call, laps, field.backend.both(suspected, lambda: _pushed_rows(field, x, y, dys)))
+        return refused(field.call, laps, _pushed_rows(field, x, dys))
+    return refused(field.call, laps, field.backend.both(suspected, lambda: _pushed_rows(field, x, dys)))
 
 
 def _few_rows(field: Field, x: Any, dys: Any, mode: str) -> Any:
     """What alone() says of the derivatives dys."""
-    k, entries = dys.shape[0], math.prod(x.shape[1:])
+    if mode == "reverse":
+        return alone(field.passes, x, lambda rows, weights: _combined(dys[:, rows], weights), mode)
+    return alone(field.passes, x, lambda rows, weights: _moved(dys[:, rows], weights), mode)
 
-    def jac(rows: slice) -> Any:
-        few = xp.reshape(dys[:, rows], (k, FEW, -1))
-        return xp.permute_dims(few, (1, 2, 0))
 
-    def product(weights: Any, jac: Any) -> Any:
-        if mode == "reverse":
-            return xp.matrix_transpose(jac) @ xp.reshape(weights, (FEW, -1, 1))
-        return jac @ xp.reshape(weights, (FEW, entries, 1))
+def _combined(dys: Any, weights: Any) -> Any:
+    """What a pullback of these weights of y gives, shape (B, coordinates), if rows are independent."""
+    return xp.permute_dims(xp.sum(xp.reshape(dys * weights, (*dys.shape[:2], -1)), axis=2), (1, 0))
 
-    return alone(field.passes, x, jac, product, mode)
+
+def _moved(dys: Any, weights: Any) -> Any:
+    """What a push along these weights of x gives, shape (B, *out), if rows are independent."""
+    along = xp.permute_dims(xp.reshape(weights, (weights.shape[0], -1)), (1, 0))
+    return xp.sum(xp.reshape(along, (*along.shape, *(1,) * (dys.ndim - 2))) * dys, axis=0)
 
 
 def _pulled_rows(field: Field, x: Any, y: Any, dys: Any) -> Any:
     """Whether the framework's own pullback of all rows is another one than dys say."""
     weights = probe(field.call, y)
     with field.backend.untracked():
+        expected = _combined(dys, weights)
         found = _pulled(field.passes, field.flat, stop_gradient(x), weights)
-        each = xp.sum(xp.reshape(dys * weights, (dys.shape[0], x.shape[0], -1)), axis=2)
-        expected = xp.reshape(xp.permute_dims(each, (1, 0)), tuple(x.shape))
-        return differs(expected - found, expected)
+        return differs(expected - xp.reshape(found, tuple(expected.shape)), expected)
 
 
-def _pushed_rows(field: Field, x: Any, y: Any, dys: Any) -> Any:
+def _pushed_rows(field: Field, x: Any, dys: Any) -> Any:
     """Whether a push of jets that moves all rows, each in a direction of its own, gives something else than dys."""
-    rows, weights = x.shape[0], probe(field.call, x)
+    weights = probe(field.call, x)
     with field.backend.untracked():
-        found = _pushed(field.passes, field.flat, stop_gradient(x), weights)
-        along = xp.reshape(xp.permute_dims(xp.reshape(weights, (rows, -1)), (1, 0)), (-1, rows, *(1,) * (y.ndim - 1)))
-        expected = xp.sum(along * dys, axis=0)
-        return differs(expected - found, expected)
+        expected = _moved(dys, weights)
+        return differs(expected - _pushed(field.passes, field.flat, stop_gradient(x), weights), expected)
 
 
 # Taylor series.

@@ -41,11 +41,10 @@ FEW = 7
 MANY = 64
 
 
-def alone(passes: Passes, x: Any, jac: Callable[[slice], Any], product: Callable[[Any, Any], Any], mode: str) -> Any:
+def alone(passes: Passes, x: Any, product: Callable[[slice, Any], Any], mode: str) -> Any:
     """Whether a few rows of x have other Jacobians alone than they have among all of them.
 
-    jac      rows of x -> their Jacobians among all, (rows, outer, inner)
-    product  (weights, jac) -> what the pass gives for these weights if rows are independent
+    product  (rows, weights) -> what the pass gives for these weights if rows are independent
     mode     of the pass through the few rows: "forward" or "reverse"
     returns  an array of shape (); None where that cannot be told, as where rows are few or f
              holds an array with as many rows as x
@@ -68,7 +67,7 @@ def alone(passes: Passes, x: Any, jac: Callable[[slice], Any], product: Callable
                 (y,), pull, _ = passes.pullback((few,))
                 weights = probe(call, y)
                 (found,) = pull((weights,))
-            expected = product(weights, stop_gradient(jac(rows)))
+            expected = product(rows, weights)
             return differs(expected - xp.reshape(stop_gradient(found), tuple(expected.shape)), expected)
     except Exception:  # whatever f raises for so few rows
         return None
