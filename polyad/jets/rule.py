@@ -101,7 +101,7 @@ def _jets(args: Iterable[Any]) -> list[Any]:
 
 
 def _has_ndarray(args: Iterable[Any]) -> bool:
-    return any([_has_ndarray(arg) if isinstance(arg, list | tuple) else type(arg) is np.ndarray for arg in args])
+    return any(_has_ndarray(arg) if isinstance(arg, list | tuple) else type(arg) is np.ndarray for arg in args)
 
 
 def _of_framework(args: Any, backend: Any) -> Any:
