@@ -106,7 +106,7 @@ class Jax(Backend):
         if not isinstance(jnp.zeros(()), jax.core.Tracer):
             return "taped", "uncompiled, the others cost a trace at each call"
         if mode == "jets":
-            return "taped", "compiled, a pass of jets is differentiated in 9/10 of the time"
+            return "taped", "compiled, a pass of jets is 5 to 9 % faster than if it is recomputed"
         if mode == "forward":
             return "forward_over_reverse", "compiled, columns are differentiated in 3/4 of the time"
         return "recompute", "compiled, it is as fast and needs 1/20 of the memory in a loop"
