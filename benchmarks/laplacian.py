@@ -128,10 +128,10 @@ def in_turn(runs, rounds: int) -> dict[str, float]:
     return {name: statistics.median(values[2:]) for name, values in times.items()}
 
 
-def laplacian_table(rounds: int, batch: int, width: int, depth: int) -> None:
+def laplacian_table(rounds: int, batch: int, width: int, depth: int, columns: list[int]) -> None:
     print("| backend | inputs | Laplacian | ms | forward passes |\n| --- | --- | --- | --- | --- |")
     for backend, built in (("torch", torch_runs), ("jax, jit", jax_runs)):
-        for inputs in (2, 10):
+        for inputs in columns:
             medians = in_turn(built(inputs, batch, width, depth), rounds)
             for name, seconds in medians.items():
                 ratio = seconds / medians["forward"]
@@ -139,8 +139,12 @@ def laplacian_table(rounds: int, batch: int, width: int, depth: int) -> None:
 
 
 def series_table(rounds: int, batch: int, width: int, depth: int, orders: int) -> None:
-    """Series of u(x + v t) and its gradient in the parameters; memory is what XLA allots besides the arguments."""
-    print("\n| order | torch, forward passes | jax, forward passes | jax, MiB |\n| --- | --- | --- | --- |")
+    """Series of u(x + v t) and its gradient in the parameters.
+
+    Memory is what torch's tape keeps, and what XLA allots besides the arguments.
+    """
+    print("\n| order | torch, forward passes | torch, MiB | jax, forward passes | jax, MiB |")
+    print("| --- | --- | --- | --- | --- |")
     x = points(batch, 2)
     plain = parameters(2, width, depth)
     tensors = [tuple(torch.from_numpy(a).requires_grad_() for a in pair) for pair in plain]
@@ -165,7 +169,23 @@ def series_table(rounds: int, batch: int, width: int, depth: int, orders: int) -
     for order in range(1, orders + 1):
         memory = compiled[f"jax {order}"].memory_analysis().temp_size_in_bytes / 2**20
         ratios = by_torch[f"torch {order}"] / by_torch["forward"], by_jax[f"jax {order}"] / by_jax["forward"]
-        print(f"| {order} | {ratios[0]:.1f} | {ratios[1]:.1f} | {memory:.1f} |", flush=True)
+        kept = kept_by_the_tape(lambda order=order: last(tensors, z, order)) / 2**20
+        print(f"| {order} | {ratios[0]:.1f} | {kept:.1f} | {ratios[1]:.1f} | {memory:.1f} |", flush=True)
+
+
+def kept_by_the_tape(f) -> int:
+    """Bytes of the arrays that torch keeps for the pass back, each once."""
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = f()
+    assert y.requires_grad
+    return sum(kept.values())
 
 
 def main() -> None:
@@ -174,9 +194,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--inputs", type=int, nargs="+", default=[2, 10])
     parser.add_argument("--orders", type=int, default=8, help="of the series; 0 leaves them out")
     given = parser.parse_args()
-    laplacian_table(given.rounds, given.batch, given.width, given.depth)
+    laplacian_table(given.rounds, given.batch, given.width, given.depth, given.inputs)
     if given.orders:
         series_table(max(5, given.rounds // 3), given.batch, given.width, given.depth, given.orders)
 

@@ -126,7 +126,7 @@ def array_namespace(*xs: Any) -> Any:
              current backend if there is no array among them
     raises   MixedArraysError for two frameworks
     """
-    return _dispatch(xs)[0]
+    return _dispatch(_members(xs))[0]
 
 
 def asarray(obj: Any, **kwargs: Any) -> Any:
@@ -152,25 +152,34 @@ def _with_one_owner(items: Sequence[Any]) -> list[Any]:
     return [backend.asarray(x, dtype_name(like.dtype)) if isinstance(x, float | int | np.generic) else x for x in items]
 
 
-def _members(args: Iterable[Any]) -> Iterable[Any]:
+# What holds no array; xp is called often enough that not looking there counts.
+_INERT = frozenset((bool, int, float, complex, str, slice, type(None), type(...)))
+
+
+def _members(args: Iterable[Any]) -> list[Any]:
+    """The arguments that may be arrays, those in lists and tuples included."""
+    found: list[Any] = []
     for arg in args:
+        if type(arg) in _INERT:
+            continue
         if isinstance(arg, list | tuple):
-            yield from _members(arg)
+            found += _members(arg)
         else:
-            yield arg
+            found.append(arg)
+    return found
 
 
-def _dispatch(args: Sequence[Any]) -> tuple[Any, Backend | None]:
+def _dispatch(members: Sequence[Any]) -> tuple[Any, Backend | None]:
     """(namespace, its backend or None for plain ndarrays)."""
-    found = single_owner(_members(args))
+    found = single_owner(members)
     if found is not None:
-        for x in _members(args):
+        for x in members:
             if owner(x) is found:
                 namespace = found.namespace_of(x)
                 if namespace is not found.namespace:
                     return namespace, found
         return found.namespace, found
-    for x in _members(args):
+    for x in members:
         if is_host(x):
             return get("numpy").namespace, None
         if hasattr(x, "__array_namespace__"):  # an array of a framework that no adapter knows speaks for itself
@@ -179,13 +188,16 @@ def _dispatch(args: Sequence[Any]) -> tuple[Any, Backend | None]:
 
 
 def _call(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    namespace, backend = _dispatch(args)
+    members = _members(args)
+    namespace, backend = _dispatch(members)
     if backend is None and kwargs:
-        namespace, backend = _dispatch((*args, *kwargs.values()))
+        members += _members(kwargs.values())
+        namespace, backend = _dispatch(members)
     f = _found(path, namespace, backend)
-    if backend is not None and not backend.host:
+    if backend is not None and not backend.host and any(isinstance(x, np.ndarray) for x in members):
         args = tuple(_lift(arg, backend) for arg in args)
-    args = _positional_dtypes(args, namespace)
+    if any(type(x) is DType for x in members):
+        args = tuple(getattr(namespace, x.name) if type(x) is DType else x for x in args)
     return f(*args, **_resolve(kwargs, namespace)) if kwargs else f(*args)
 
 
@@ -216,12 +228,6 @@ def _lift(arg: Any, backend: Backend) -> Any:
 
 def _resolve(kwargs: dict[str, Any], namespace: Any) -> dict[str, Any]:
     return {key: getattr(namespace, x.name) if isinstance(x, DType) else x for key, x in kwargs.items()}
-
-
-def _positional_dtypes(args: tuple[Any, ...], namespace: Any) -> tuple[Any, ...]:
-    if any(type(x) is DType for x in args):
-        return tuple(getattr(namespace, x.name) if isinstance(x, DType) else x for x in args)
-    return args
 
 
 class Namespace:

@@ -25,6 +25,7 @@ Pull = Callable[[Sequence[Array | None]], Arrays]
 Sweep = Callable[..., Arrays]
 Captured = Callable[[], Sequence[Array]]
 Aside = tuple[Arrays, Arrays, Function, bool]
+Riccati = tuple[float, float, float]
 Push = Callable[[Arrays, Sequence[Array | None]], Arrays]
 Transpose = Callable[[Arrays, Sequence[Array | None]], Arrays]
 
@@ -37,6 +38,7 @@ __all__ = [
     "Function",
     "Pull",
     "Push",
+    "Riccati",
     "Sweep",
     "Transpose",
     "contract",
@@ -72,6 +74,8 @@ class Backend(ABC):
     """The backend whose arrays those of this one are made of, for jets."""
     lets_jets_through = True
     """Whether functions of the framework may take a jet for something else than a jet, where others raise."""
+    folds = False
+    """Whether its product of a stack of matrices with one matrix is one product of two."""
     modes: tuple[str, ...] = ()
     """The passes the framework has itself, in the order of its preference."""
     strategies: tuple[str, ...] = ("taped",)
@@ -221,6 +225,22 @@ class Backend(ABC):
         pull  (args, cotangents of zs) -> cotangents of args
         """
         raise UnsupportedError(f"{self.name} cannot attach a derivative to constants")
+
+    def both(self, condition: Array, then: Callable[[], Array]) -> Array:
+        """condition & then(), constants of shape (); then need not run where the condition is false."""
+        return condition & then()
+
+    def chain(
+        self, f: Function, riccati: Riccati, x: Array, t: Array, lap: Array | None
+    ) -> tuple[Array, Array, Array] | None:
+        """(y, its directions, its Laplacian) for a function of numbers y = f(x) that solves a Riccati equation.
+
+        riccati  (shift, c, d): z = y + shift solves z' = d + c z²
+        t        directions of x, (k, *x.shape), where axes behind the first may have length 1
+        lap      Laplacian of x, of its shape; None is zero
+        returns  None where the framework has no better way than one function after the other
+        """
+        return None
 
     def checkpoint(self, f: Function, xs: Arrays) -> Arrays | None:
         """f(*xs), of which the pass around keeps the inputs alone; None where the framework has no such thing."""

@@ -110,6 +110,11 @@ class Jax(Backend):
     def batch(self, f: Function) -> Function:
         return jax.vmap(f)
 
+    def both(self, condition: Array, then: Callable[[], Array]) -> Array:
+        closed, found, _ = _closed(lambda: (then(),), ())
+        constants = map(jax.lax.stop_gradient, found)  # a pass around would differentiate what is captured
+        return jax.lax.cond(condition, lambda *given: closed(*given)[0], lambda *_: condition, *constants)
+
     def checkpoint(self, f: Function, xs: Arrays) -> Arrays | None:
         try:
             return jax.checkpoint(f)(*xs)
@@ -132,6 +137,8 @@ class Jax(Backend):
         # Measured: docs/nested.md.
         if not _traced():
             return "taped", "uncompiled, the others cost a trace at each call"
+        if mode == "jets":
+            return "taped", "compiled, a pass of jets is 5 to 9 % faster than if it is recomputed"
         if mode == "forward":
             return "forward_over_reverse", "compiled, columns are differentiated in 3/4 of the time"
         return "recompute", "compiled, it is as fast and needs 1/20 of the memory in a loop"

@@ -20,12 +20,14 @@ from polyad.backends.base import (
     Function,
     Pull,
     Push,
+    Riccati,
     Sweep,
     Transpose,
     of_some,
     zeros_for_none,
 )
 from polyad.backends.torch_attach import attach
+from polyad.backends.torch_chain import chain
 from polyad.backends.torch_graph import reaches_outside, recorded, refuse_dead_ends
 from polyad.backends.torch_namespace import ACTIVATIONS, inside_functorch, namespace
 from polyad.backends.torch_replay import Replay
@@ -38,6 +40,7 @@ class Torch(Backend):
     """Results carry a graph where an outer backward() or grad could ask for one, else none."""
 
     name = "torch"
+    folds = True
     strategies = ("taped", "recompute", "forward_over_reverse")
 
     @property
@@ -98,6 +101,11 @@ class Torch(Backend):
 
     def attach(self, zs: Arrays, args: Arrays, push: Push, pull: Transpose) -> Arrays:
         return attach(zs, args, push, pull)
+
+    def chain(
+        self, f: Function, riccati: Riccati, x: Array, t: Array, lap: Array | None
+    ) -> tuple[Array, Array, Array] | None:
+        return chain(f, riccati, x, t, lap)
 
     def forward_is_right(self, pull: Pull) -> bool:
         return not any(node.name() in FORWARD_WRONGLY for node in recorded(getattr(pull, "outputs", ())))

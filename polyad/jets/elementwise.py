@@ -183,12 +183,16 @@ SECONDS: dict[str, Partial] = {
     "tanh": lambda x, y, p: -2.0 * y * p,
 }
 
+# (shift, c, d) of functions y for which z = y + shift solves the Riccati equation z' = d + c z².
+RICCATI = {"sigmoid": (-0.5, -1.0, 0.25), "tan": (0.0, 1.0, 1.0), "tanh": (0.0, -1.0, 1.0)}
+
 
 class Elementwise:
     """A function of numbers with its derivatives."""
 
     def __init__(self, name: str) -> None:
         self.name, self.partials, self.second = name, PARTIALS[name], SECONDS.get(name)
+        self.riccati = RICCATI.get(name)
         self.compute = _OPERATORS.get(name) or (lambda *args: call(name, *args))
 
     def __call__(self, *args: Any) -> Any:

@@ -280,15 +280,18 @@ def make(level: Level, primal: Any, tangent: Any, plain: tuple[Any, ...] = ()) -
     """
     if tangent is None and all(part is None for part in plain):
         return primal
-    if _is_complex(type(primal.dtype).__module__, primal.dtype):
+    dtype, shape = primal.dtype, tuple(primal.shape)
+    if _is_complex(type(dtype).__module__, dtype):
         raise UnsupportedError(
             "complex numbers made of an array that is being differentiated: jets know real ones only. "
             "Write real and imaginary parts as two arrays, or choose backend='jax' or 'torch'"
         )
-    shape = tuple(primal.shape)
     if tangent is not None:
-        tangent = lift(tangent if tangent.dtype == primal.dtype else xp.astype(tangent, primal.dtype), len(shape))
-    return Jet(level, primal, tangent, tuple(_fitting(part, shape, primal.dtype) for part in plain))
+        if tangent.dtype != dtype:
+            tangent = xp.astype(tangent, dtype)
+        if tangent.ndim <= len(shape):
+            tangent = lift(tangent, len(shape))
+    return Jet(level, primal, tangent, tuple([_fitting(part, shape, dtype) for part in plain]))
 
 
 def _fitting(part: Any, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -296,7 +299,7 @@ def _fitting(part: Any, shape: tuple[int, ...], dtype: Any) -> Any:
         return None
     if part.dtype != dtype:
         part = xp.astype(part, dtype)
-    return part if tuple(part.shape) == shape else xp.broadcast_to(part, shape)
+    return part if part.shape == shape or tuple(part.shape) == shape else xp.broadcast_to(part, shape)
 
 
 def bottom(x: Any) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from polyad.arrays import xp
+from polyad.backends import owner
 from polyad.jets.first_order import (
     FIRST_ORDER,
     contracted,
@@ -34,6 +35,13 @@ class Laplacian(Kind):
     """Jets with a tangent of shape (k, *shape) and one plain part, the Laplacian."""
 
     def elementwise(self, level: Level, f: "Elementwise", args: tuple[Any, ...]) -> Any:
+        if f.riccati is not None:
+            (x,) = args
+            backend = owner(x.primal)
+            found = None if backend is None else backend.chain(f, f.riccati, x.primal, x.compact, _laplacian(level, x))
+            if found is not None:
+                y, dy, lap = found
+                return Jet(level, y, dy, (lap,))
         if f.name in _RULES:
             return _RULES[f.name](level, *args)
         moving = [i for i, arg in enumerate(args) if moves(level, arg) and f.partials[i] is not None]

@@ -6,6 +6,7 @@ import string
 from typing import Any
 
 from polyad.arrays import xp
+from polyad.backends import owner
 from polyad.errors import UnsupportedError
 from polyad.jets.jet import make
 from polyad.jets.kind import Level
@@ -18,9 +19,12 @@ __all__: list[str] = []
 def _matmul(level: Level, a: Any, b: Any) -> Any:
     if moves(level, b) or b.ndim != 2 or a.ndim < 2:
         return level.kind.bilinear(level, a, b, operator.matmul, _left, _right)
+    y = a.primal @ b  # a layer: linear in what moves
     t = a.compact if a.compact is None or a.compact.shape[-1] == a.shape[-1] else a.tangent
-    parts = tuple(None if c is None else c @ b for c in a.plain)  # a layer: linear in what moves
-    return make(level, a.primal @ b, None if t is None else _left(t, b), parts)
+    if t is not None:
+        backend = owner(y)
+        t = t @ b if backend is not None and backend.folds else _left(t, b)
+    return make(level, y, t, tuple([None if c is None else c @ b for c in a.plain]))
 
 
 def _left(t: Any, b: Any) -> Any:

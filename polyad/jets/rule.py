@@ -6,7 +6,7 @@ and derivative parts, and everything else, jets of lower levels included, is a
 constant to it. That is all it takes to keep nested perturbations apart.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -74,29 +74,33 @@ def _constant_rule(name: str) -> Rule:
 
 def apply(name: str, *args: Any, **kwargs: Any) -> Any:
     """The function of this name on arguments of which some are jets."""
-    jets = list(_jets((*args, *kwargs.values()) if kwargs else args))
+    jets = _jets((*args, *kwargs.values()) if kwargs else args)
     if not jets:
         return call(name, *args, **kwargs)
-    if name not in RULES:
+    rule = RULES.get(name)
+    if rule is None:
         raise UnsupportedError(
             f"polyad's jets have no rule for {name!r}. Write it with functions that have one "
             f"(dir(polyad.xp) lists them), or choose backend='autograd', 'jax' or 'torch'"
         )
     if _has_ndarray(args):
         args = _of_framework(args, owner(jets[0]))
-    return RULES[name](max(jet._jet_level for jet in jets), *args, **kwargs)
+    level = jets[0]._jet_level if len(jets) == 1 else max(jet._jet_level for jet in jets)
+    return rule(level, *args, **kwargs)
 
 
-def _jets(args: Any) -> Iterator[Any]:
+def _jets(args: Iterable[Any]) -> list[Any]:
     """The jets among the arguments, those in lists and tuples included."""
+    found: list[Any] = []
     for arg in args:
         if isinstance(arg, list | tuple):
-            yield from _jets(arg)
-        elif hasattr(arg, "_jet_level"):
-            yield arg
+            found += _jets(arg)
+        elif hasattr(type(arg), "_jet_level"):
+            found.append(arg)
+    return found
 
 
-def _has_ndarray(args: Any) -> bool:
+def _has_ndarray(args: Iterable[Any]) -> bool:
     return any(_has_ndarray(arg) if isinstance(arg, list | tuple) else type(arg) is np.ndarray for arg in args)
 
 
@@ -119,7 +123,7 @@ def call(name: str, *args: Any, **kwargs: Any) -> Any:
 
 def has_jets(args: Any) -> bool:
     """Whether there is a jet among the arguments, those in lists and tuples included."""
-    return any(True for _ in _jets(args))
+    return bool(_jets(args))
 
 
 def moves(level: int, x: Any) -> bool:

@@ -11,7 +11,7 @@ from polyad.errors import ArgumentError, ModeError
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.passes import Passes, expected_mode, in_some_mode, nested
-from polyad.operators.rows import alone, checked, probe, units
+from polyad.operators.rows import agree, alone, checked, probe, units
 from polyad.operators.value import value_and
 
 __all__ = ["batched_jacobian", "value_and_batched_jacobian"]
@@ -103,7 +103,10 @@ def _by_rows(passes: Passes, pull: Any, x: Any, y: Any) -> Any:
     def product(weights: Any, jac: Any) -> Any:
         return xp.matrix_transpose(jac) @ xp.reshape(weights, (weights.shape[0], outer, 1))
 
-    if alone(passes, x, jac, product, forward=False):
+    def few(rows: slice, weights: Any) -> Any:
+        return product(weights, stop_gradient(jac)[rows])
+
+    if agree(passes.call, alone(passes, x, few, "reverse")):
         return result
     weights = probe(passes.call, y)
     with passes.backend.untracked():
@@ -136,7 +139,10 @@ def _by_columns(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
     def product(weights: Any, jac: Any) -> Any:
         return jac @ xp.reshape(weights, (weights.shape[0], inner, 1))
 
-    if alone(passes, x, jac, product, forward=True):
+    def few(rows: slice, weights: Any) -> Any:
+        return product(weights, stop_gradient(jac)[rows])
+
+    if agree(passes.call, alone(passes, x, few, "forward")):
         return (result,), aux
     weights = probe(passes.call, x)
     with passes.backend.untracked():

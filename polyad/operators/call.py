@@ -59,7 +59,7 @@ class Call:
         self._pairs = has_aux.has_aux if isinstance(has_aux, KeepValue) else has_aux
         self.kwargs = kwargs or {}
         self.chunk_size = _whole(operator, chunk_size)
-        self.check_outputs: Callable[[Call, Arrays], None] = lambda call, ys: None  # of operators that refuse some
+        self.check_outputs: Callable[[Call, Arrays, Arrays], None] = lambda call, xs, ys: None  # of some operators
         self.single = not isinstance(argnums, tuple | list)
         self.argnums = self._positions((argnums,) if self.single else tuple(argnums))  # type: ignore[arg-type]
         flattened = [trees.flatten(unboxed(arg)) for arg in args]
@@ -90,7 +90,7 @@ class Call:
             y, aux = self._split(out)
             leaves, self.out_spec = trees.flatten(y)
             ys = tuple(self._output(leaf, i, backend) for i, leaf in enumerate(leaves))
-            self.check_outputs(self, ys)
+            self.check_outputs(self, xs, ys)
             if self.keeps_value:
                 aux = (self.outputs(ys), aux)
             return (ys, self._put_aside(aux)) if self.has_aux else ys

@@ -51,8 +51,8 @@ def divergence(
 value_and_divergence = value_and(divergence)
 
 
-def _same_shape(call: Call, ys: Arrays) -> None:
-    shape, found = tuple(call.xs[0].shape), [tuple(y.shape) for y in ys]
+def _same_shape(call: Call, xs: Arrays, ys: Arrays) -> None:
+    shape, found = tuple(xs[0].shape), [tuple(y.shape) for y in ys]
     if found != [shape]:
         raise ArgumentError(
             f"divergence: x has shape {shape}, f returned {', '.join(map(str, found)) or 'nothing'}; a vector field "

@@ -92,8 +92,8 @@ class Field:
         y = y[0] if self.point else y
         return (y, self.call.aux(aux)) if self.call.has_aux else y
 
-    def _check(self, call: Call, ys: Arrays) -> None:
-        x, shapes = call.xs[0], [tuple(y.shape) for y in ys]
+    def _check(self, call: Call, xs: Arrays, ys: Arrays) -> None:
+        x, shapes = xs[0], [tuple(y.shape) for y in ys]
         if len(ys) == 1 and (self.point or (shapes[0] and shapes[0][0] == x.shape[0])):
             return
         found = ", ".join(map(str, shapes)) or "nothing"

@@ -79,7 +79,7 @@ def _gradient(
     return call.outputs(ys), call.inputs(grads), (call.aux(aux),) if has_aux else ()
 
 
-def _one_number(call: Call, ys: Arrays) -> None:
+def _one_number(call: Call, xs: Arrays, ys: Arrays) -> None:
     if len(ys) == 1 and tuple(ys[0].shape) == ():
         return
     if len(ys) == 1:

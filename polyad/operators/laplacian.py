@@ -62,7 +62,8 @@ def laplacian(
         return (laps,), aux
 
     with field.naming_rows():
-        (laps,), aux = nested(field.call, in_some_mode(field.call, mode, sweep), first_order=False)
+        kept = "jets" if mode == "auto" else "reverse"
+        (laps,), aux = nested(field.call, in_some_mode(field.call, mode, sweep), first_order=False, mode=kept)
     return field.result(laps, aux)
 
 

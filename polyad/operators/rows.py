@@ -13,7 +13,7 @@ from polyad.errors import RowsMixError
 from polyad.operators.call import Call
 from polyad.operators.passes import EPSILON, Passes
 
-__all__ = ["alone", "checked", "differs", "probe", "units"]
+__all__ = ["agree", "alone", "checked", "differs", "probe", "refused", "units"]
 
 
 def units(call: Call, x: Any, start: Any, count: int) -> Any:
@@ -40,38 +40,43 @@ FEW = 7
 MANY = 64
 
 
-def alone(passes: Passes, x: Any, jac: Any, product: Callable[[Any, Any], Any], forward: bool) -> bool:
-    """Whether a few rows of x have the Jacobians that they have among all of them, as far as can be seen.
+def alone(passes: Passes, x: Any, product: Callable[[slice, Any], Any], mode: str) -> Any:
+    """Whether a few rows of x have other Jacobians alone than they have among all of them.
 
-    jac      (B, outer, inner) at all rows
-    product  (weights, rows of jac) -> what the pass gives for these weights if rows are independent
-    forward  whether the pass is a pushforward, else a pullback
+    product  (rows, weights) -> what the pass gives for these weights if rows are independent
+    mode     of the pass through the few rows: "forward" or "reverse"
+    returns  an array of shape (); None where that cannot be told, as where rows are few or f
+             holds an array with as many rows as x
 
-    False leaves it open: f may hold an array with as many rows as x, or draw
-    random numbers. It costs next to nothing, where asking all rows costs a pass.
+    True means nothing yet: f may draw random numbers. It costs next to nothing,
+    where asking all rows costs a pass.
     """
     if x.shape[0] < MANY:
-        return False
+        return None
     call, known = passes.call, dict(vars(passes.call))
     step = x.shape[0] // FEW
     rows = slice(0, FEW * step, step)
     few = stop_gradient(x)[rows]
     try:
         with passes.backend.untracked():
-            if forward:
+            if mode == "forward":
                 weights = probe(call, few)
                 _, (found,), _ = passes.pushforward((few,), (weights,))
             else:
                 (y,), pull, _ = passes.pullback((few,))
                 weights = probe(call, y)
                 (found,) = pull((weights,))
-            expected = product(weights, stop_gradient(jac)[rows])
-            mixed = differs(expected - xp.reshape(stop_gradient(found), tuple(expected.shape)), expected)
-            return call.backend.concrete(mixed) and not bool(mixed)
+            expected = product(rows, weights)
+            return differs(expected - xp.reshape(stop_gradient(found), tuple(expected.shape)), expected)
     except Exception:  # whatever f raises for so few rows
-        return False
+        return None
     finally:
         vars(call).update(known)  # f has left there what it returned besides arrays
+
+
+def agree(call: Call, differ: Any) -> bool:
+    """Whether what alone() returned is seen to be false."""
+    return differ is not None and call.backend.concrete(differ) and not bool(differ)
 
 
 def differs(gap: Any, expected: Any) -> Any:
@@ -86,7 +91,11 @@ def checked(call: Call, result: Any, gap: Any, expected: Any) -> Any:
     """
     if not math.prod(gap.shape) or not math.prod(result.shape):
         return result
-    mixed = differs(gap, expected)
+    return refused(call, result, differs(gap, expected))
+
+
+def refused(call: Call, result: Any, mixed: Any) -> Any:
+    """The result, if its rows are not mixed, as checked() says it."""
     if not call.backend.concrete(mixed):
         ones = xp.ones_like(xp.max(result))
         return result * xp.where(mixed, xp.nan, ones)  # where() on the result would make its gradient NaN
