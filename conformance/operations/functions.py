@@ -16,9 +16,14 @@ NEAR = between(0.9, 1.1)
 BROADCAST = ((3,), (2, 1))
 
 
+def either(u: np.ndarray) -> np.ndarray:
+    """Numbers of either sign, in turn."""
+    return SOME(np.abs(u)) * np.resize([1.0, -1.0], u.shape)
+
+
 def around(u: np.ndarray) -> np.ndarray:
     """Numbers on either side of NEAR, in turn."""
-    return 1 + SOME(np.abs(u)).reshape(u.shape) * np.resize([1.0, -1.0], u.shape)
+    return 1 + either(u)
 
 
 
@@ -141,9 +146,9 @@ FUNCTIONS: tuple[Operation, ...] = (
     *map(_step, STEPS),
     of_numbers("floor_divide(x, y) * x²", lambda xp, a, b: xp.floor_divide(a, b) * a * a,
                between(2.2, 2.8), between(0.95, 1.0), curved=True),
-    of_numbers("where(x > 0, f, g)", lambda xp, x: xp.where(x > 0, xp.sin(x), x * x * x), SOME),
-    of_numbers("where(x > 0, x, y)", lambda xp, a, b: xp.where(a > 0, a * b, b), SOME, SOME, curved=True),
-    of_numbers("where(x > 0, x², 0.5)", lambda xp, x: xp.where(x > 0, x * x, 0.5), SOME, curved=True),
+    of_numbers("where(x > 0, f, g)", lambda xp, x: xp.where(x > 0, xp.sin(x), x * x * x), either),
+    of_numbers("where(x > 0, x, y)", lambda xp, a, b: xp.where(a > 0, a * b, b), either, SOME, curved=True),
+    of_numbers("where(x > 0, x², 0.5)", lambda xp, x: xp.where(x > 0, x * x, 0.5), either, curved=True),
     of_numbers("clip(x, -0.5, 0.5)", lambda xp, x: xp.clip(x, -0.5, 0.5) + x, signed(0.6, 1.2), curved=True),
     of_numbers("clip(x, max=2)", lambda xp, x: xp.clip(x, max=2.0), SOME, curved=True),
     of_numbers("clip(x, y)", lambda xp, a, b: xp.clip(a, b), around, NEAR, curved=True),

@@ -4,24 +4,28 @@ A cell runs at another point first, then twice at the point: a cache that
 remembers values gives itself away. Nothing raises; what is raised is a cell.
 """
 
+import functools
+import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from polyad import convert, xp
+from polyad import convert, nested_switching, xp
 from polyad.backends import get
 from polyad.backends.base import Backend
 
+from ..gaps import Gap, against
 from ..modes import MODES, leaf_names, unavailable
 from ..outcome import Cell, Outcome
 from . import OPERATIONS
+from .gaps import OPERATION_GAPS
 from .operation import Operation, Points, points, uniform
 from .witness import WITNESS, Derivatives, derivatives, value
 
-__all__ = ["TOLERANCE", "operations_matrix"]
+__all__ = ["TOLERANCE", "cells", "compared", "operations_matrix"]
 
 TOLERANCE: Mapping[str, float] = {"float64": 1e-10, "float32": 2e-3}
 """Largest difference to the witness, as a share of the largest entry of the leaf."""
@@ -35,61 +39,115 @@ def operations_matrix(
     operations: Sequence[Operation] = OPERATIONS,
     dtypes: Sequence[str] = ("float64",),
     device: Any = None,
+    gaps: Sequence[Gap] = OPERATION_GAPS,
 ) -> Iterator[Outcome]:
-    """The cells, one operation after the other; there are len(operations) len(backends) len(dtypes) len(modes)."""
+    """The cells, one operation after the other: len(operations) * len(backends) * len(dtypes) * len(modes).
+
+    backends  names or adapters
+    device    as the backends call it; None is what they take by themselves
+    gaps      what is known to fail: a cell of them is a gap if it does, else an unexpected pass
+    """
     adapters = [get(backend) for backend in backends]
     for operation in operations:
         for adapter in adapters:
             for dtype in dtypes:
-                for mode in modes:
-                    yield cell(operation, adapter, mode, dtype, device)
+                for outcome in cells(operation, adapter, modes, dtype, device):
+                    yield against(gaps, outcome)
 
 
-def cell(operation: Operation, backend: Backend, mode: str, dtype: str = "float64", device: Any = None) -> Outcome:
-    """One cell."""
+def cells(
+    operation: Operation, backend: Backend, modes: Sequence[str], dtype: str = "float64", device: Any = None
+) -> Iterator[Outcome]:
+    """The cells of one operation on one backend, whatever is known of them."""
+    reasons = {mode: unavailable(mode, backend) for mode in modes}
+    present = [mode for mode in modes if not reasons[mode]]
     start = time.perf_counter()
-    reason = unavailable(mode, backend)
-    found = {"cell": "skipped", "reason": reason} if reason else _found(operation, backend, mode, dtype, device)
-    return Outcome(
-        "operations",
-        operation.name,
-        backend.name,
-        dtype,
-        str(device or "cpu"),
-        mode,
-        seconds=time.perf_counter() - start,
-        tolerance=TOLERANCE[dtype],
-        witness=WITNESS,
-        tags=operation.standard,
-        **found,
-    )
+    # Compiled, a mode by itself takes a second, and all of them together as well.
+    compiles = type(backend).compile is not Backend.compile and len(present) > 1
+    with nested_switching("off"):  # the framework untouched; the strategies have cases of their own
+        together = _together(operation, backend, present, dtype, device) if compiles else {}
+    seconds = (time.perf_counter() - start) / max(1, len(present))
+    for mode in modes:
+        start = time.perf_counter()
+        if reasons[mode]:
+            found: dict[str, Any] = {"cell": "skipped", "reason": reasons[mode]}
+        elif mode in together:
+            found = _judged(operation, mode, *together[mode], dtype)
+        else:
+            with nested_switching("off"):
+                found = _alone(operation, backend, mode, dtype, device)
+        yield Outcome(
+            group="operations",
+            case=operation.name,
+            backend=backend.name,
+            dtype=dtype,
+            device=str(device or "cpu"),
+            mode=mode,
+            seconds=time.perf_counter() - start + (seconds if mode in together else 0.0),
+            tolerance=TOLERANCE[dtype],
+            witness=WITNESS,
+            tags=operation.standard,
+            **found,
+        )
 
 
-def _found(operation: Operation, backend: Backend, mode: str, dtype: str, device: Any) -> dict[str, Any]:
-    expected = _expected(operation, mode)
+def _alone(operation: Operation, backend: Backend, mode: str, dtype: str, device: Any) -> dict[str, Any]:
+    """What one mode gives, by itself."""
     try:
-        first, second = _leaves(operation, backend, mode, dtype, device)
+        here, there, v, c = convert(_places(operation), backend, dtype=dtype, device=device)
+        f = functools.partial(operation, xp)
+        call = MODES[mode](f, v, c, backend)
+        first, second = _twice(lambda a, b: call(*_arguments(mode, a, b)), here, there)
     except Exception as error:  # a backend may raise anything
         return {"cell": "raises", "message": f"{type(error).__name__}: {error}"}
-    result = compared(first, expected, leaf_names(mode, len(operation.arguments)), dtype)
+    return _judged(operation, mode, first, second, dtype)
+
+
+def _together(
+    operation: Operation, backend: Backend, modes: Sequence[str], dtype: str, device: Any
+) -> dict[str, tuple[Leaves, Leaves]]:
+    """What all modes give, compiled as one function; nothing where one of them raises."""
+    try:
+        here, there, v, c = convert(_places(operation), backend, dtype=dtype, device=device)
+        f = functools.partial(operation, xp)
+        calls = {mode: MODES[mode](f, v, c, backend) for mode in modes}
+        n, lengths = len(here), {}
+
+        def every(*points: Any) -> tuple[Any, ...]:
+            leaves: list[Any] = []
+            for mode, call in calls.items():
+                found = call(*_arguments(mode, points[:n], points[n:]))
+                lengths[mode] = len(found)
+                leaves.extend(found)
+            return tuple(leaves)
+
+        fast = backend.compile(every)
+        first, second = map(iter, _twice(lambda a, b: fast(*a, *b), here, there))
+    except Exception:  # which mode it was, each of them says by itself
+        return {}
+    return {
+        mode: (tuple(itertools.islice(first, k)), tuple(itertools.islice(second, k))) for mode, k in lengths.items()
+    }
+
+
+def _arguments(mode: str, here: Any, there: Any) -> tuple[Any, ...]:
+    """What the mode is called with at this point: of a batch, the other point is the second row."""
+    return tuple(xp.stack(pair) for pair in zip(here, there, strict=True)) if mode == "vmap" else tuple(here)
+
+
+def _twice(call: Callable[[Any, Any], Any], here: Any, there: Any) -> tuple[Leaves, Leaves]:
+    """What the call gives at the point, twice, after one at the other point."""
+    call(there, there)
+    first, second = (tuple(np.asarray(y) for y in convert(tuple(call(here, there)), "numpy")) for _ in range(2))
+    return first, second
+
+
+def _judged(operation: Operation, mode: str, first: Leaves, second: Leaves, dtype: str) -> dict[str, Any]:
+    names = leaf_names(mode, len(operation.arguments))
+    result = compared(first, _expected(operation, mode), names, dtype)
     if result["cell"] == "ok" and not all(map(np.array_equal, first, second)):
         return {**result, "cell": "wrong", "message": "the second call at the same point gives another result"}
     return result
-
-
-def _leaves(operation: Operation, backend: Backend, mode: str, dtype: str, device: Any) -> tuple[Leaves, Leaves]:
-    """What the mode gives at the point, twice, after a call at another point."""
-    here, there, v, c = convert(_places(operation), backend, dtype=dtype, device=device)
-
-    def f(*xs: Any) -> Any:
-        return operation(xp, *xs)
-
-    call = MODES[mode](f, v, c, backend)
-    if mode == "vmap":
-        here, there = (tuple(xp.stack(pair) for pair in zip(a, there, strict=True)) for a in (here, there))
-    call(*there)
-    first, second = (tuple(np.asarray(y) for y in convert(tuple(call(*here)), "numpy")) for _ in range(2))
-    return first, second
 
 
 @cache

@@ -38,6 +38,7 @@ class Torch(Backend):
     """Results carry a graph where an outer backward() or grad could ask for one, else none."""
 
     name = "torch"
+    clip_at_bound = 1.0
     strategies = ("taped", "recompute", "forward_over_reverse")
 
     @property
