@@ -348,7 +348,21 @@ ACTIVATIONS = {f.__name__: f for f in (erf, gelu, log_softmax, logsumexp, relu, 
 COMPOSITIONS = {
     f.__name__: f
     for f in (
-        *(broadcast_arrays, cumulative_prod, diff, flip, kron, linspace, meshgrid, outer, prod, repeat, roll, sort, std),
+        *(
+            broadcast_arrays,
+            cumulative_prod,
+            diff,
+            flip,
+            kron,
+            linspace,
+            meshgrid,
+            outer,
+            prod,
+            repeat,
+            roll,
+            sort,
+            std,
+        ),
         *(take, take_along_axis, tile, unstack, var, vecdot),
     )
 }

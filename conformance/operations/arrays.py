@@ -79,7 +79,7 @@ _REDUCTIONS = (
               lambda xp, x: xp.cumulative_sum(x, axis=-2, include_initial=True)),
     of_arrays("max(x)", lambda xp, x: xp.max(x) * x, domain=apart),
     of_arrays("max(x, axis=0, keepdims=True)", lambda xp, x: xp.max(x, axis=0, keepdims=True) * x, domain=apart),
-    of_arrays("mean(x)", lambda xp, x: xp.mean(x)),
+    of_arrays("mean(x)", lambda xp, x: xp.mean(x), domain=NEAR),
     of_arrays("mean(x, axis=-1)", lambda xp, x: xp.mean(x, axis=-1)),
     of_arrays("min(x, axis=(0, -1))", lambda xp, x: xp.min(x, axis=(0, -1)), "m 2 n", domain=apart),
     of_arrays("prod(x)", lambda xp, x: xp.prod(x), domain=NEAR),

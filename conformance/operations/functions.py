@@ -26,7 +26,6 @@ def around(u: np.ndarray) -> np.ndarray:
     return 1 + either(u)
 
 
-
 # Functions with derivatives of every order, as they are.
 SMOOTH: dict[str, tuple[Domain, ...]] = {
     "acos": (INSIDE,),

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .operation import Argument, Domain, Operation, definite, regular, signed
+from .operation import Argument, Domain, Operation, apart, definite, regular, signed
 
 __all__ = ["MATRICES"]
 
@@ -63,7 +63,8 @@ _NORMS = (
     of_matrix("vector_norm(x, ord=1)", lambda xp, x: xp.linalg.vector_norm(x, axis=0, ord=1), "m n", domain=SOME),
     of_matrix("vector_norm(x, ord=3)", lambda xp, x: xp.linalg.vector_norm(x, ord=3), "m n", domain=SOME),
     of_matrix("vector_norm(x, ord=inf)", lambda xp, x: xp.linalg.vector_norm(x, ord=np.inf), "n n"),
-    of_matrix("vector_norm(x, ord=-inf)", lambda xp, x: xp.linalg.vector_norm(x[:, 0], ord=-np.inf) * x, "n n"),
+    of_matrix("vector_norm(x, ord=-inf)", lambda xp, x: xp.linalg.vector_norm(x, ord=-np.inf) * x, "m n",
+              domain=apart),
     of_matrix("matrix_norm(x)", lambda xp, x: xp.linalg.matrix_norm(x), "m n"),
     of_matrix("matrix_norm(x, keepdims=True)", lambda xp, x: xp.linalg.matrix_norm(x, keepdims=True) * x, "b n n"),
     of_matrix("matrix_norm(x, ord=1)", lambda xp, x: xp.linalg.matrix_norm(x, ord=1), "n n"),

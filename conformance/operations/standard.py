@@ -26,7 +26,16 @@ _REASONS: dict[str, tuple[str, ...]] = {
         *("fft.fftfreq", "fft.rfftfreq"),
     ),
     "is about types, shapes and devices": (
-        *("broadcast_shapes", "can_cast", "finfo", "iinfo", "isdtype", "result_type", "to_device"),
+        *(
+            "broadcast_shapes",
+            "can_cast",
+            "finfo",
+            "__array_namespace_info__",
+            "iinfo",
+            "isdtype",
+            "result_type",
+            "to_device",
+        ),
         *("device", "dtype", "ndim", "shape", "size", "__array_namespace__", "__dlpack__", "__dlpack_device__"),
     ),
     "makes a Python number, which has no derivative: polyad raises": (

@@ -68,8 +68,7 @@ def derivatives(operation: Operation, xs: Arrays, vs: Arrays, c: np.ndarray) -> 
     slopes = [[slope(i, index) for index in np.ndindex(x.shape)] for i, x in enumerate(xs)]
     orders = [
         tuple(
-            floats([entry[order] for entry in entries]).reshape(x.shape)
-            for entries, x in zip(slopes, xs, strict=True)
+            floats([entry[order] for entry in entries]).reshape(x.shape) for entries, x in zip(slopes, xs, strict=True)
         )
         for order in range(3)
     ]

@@ -313,7 +313,7 @@ defjvp(_r, lambda g, y, x: _push_qr(g, x)[1])
 
 def _qr(x: Any, mode: str = "reduced") -> Any:
     if not isbox(x):
-        return QR(*np.linalg.qr(x, mode=mode))
+        return QR(*standard.linalg.qr(x, mode=mode))
     reduced_qr(x, mode)
     return QR(_q(x), _r(x))
 

@@ -6,8 +6,9 @@ Where that is much work, the second derivative is written down as well.
 A partial sees the arguments and the value y, and is written so that it stays
 finite wherever the function has a derivative. Sources: any table of
 derivatives. At kinks: as the framework of the parts has it, whose adapter says
-what abs has at 0 and clip at a bound. Ties share the derivative evenly. x**p with a real p has its true derivative at 0 (JAX: NaN
-where p is 0, and in the second derivative where p is 1).
+what abs has at 0 and clip at a bound. Ties share the derivative evenly. x**p with a
+real p has its true derivative at 0 (JAX: NaN where p is 0, and in the second
+derivative where p is 1).
 """
 
 import math
@@ -34,8 +35,8 @@ __all__ = ["PARTIALS", "Elementwise"]
 
 def _share(a: Any, b: Any, y: Any) -> Any:
     """1 where a is the chosen one of two, 1/2 where they are equal."""
-    one = xp.astype(a == y, y.dtype)
-    return xp.where(b == y, 0.5 * one, one)
+    one = xp.astype(y == a, y.dtype)
+    return xp.where(y == b, 0.5 * one, one)
 
 
 def _at_kinks(x: Any) -> "Backend":
