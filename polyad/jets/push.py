@@ -67,8 +67,8 @@ def _refused(error: TypeError) -> str:
     words = str(error).splitlines()[0]
     return (
         f"{(lines or ['the function'])[-1]!r} gives an array that is being differentiated by polyad's jets to a "
-        f"function that takes only arrays of its framework ({words}). Type the function of polyad.xp, which takes both: xp.tanh(x) for "
-        f"jnp.tanh(x), xp.linalg.solve(a, b) for jnp.linalg.solve(a, b)"
+        f"function that takes only arrays of its framework ({words}). Type the function of polyad.xp, which "
+        f"takes both: xp.tanh(x) for jnp.tanh(x), xp.linalg.solve(a, b) for jnp.linalg.solve(a, b)"
     )
 
 
