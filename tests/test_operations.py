@@ -260,6 +260,20 @@ def test_numbers_of_a_tensor_keep_their_derivative_where_torch_drops_it():
         close(jvp(f, (x,), (torch.ones_like(x),))[1], np.ones(f(x).shape).tolist())
 
 
+def test_what_a_gap_tells_to_type_is_differentiated():
+    x = np.array([1.15, 1.2])
+    for f, slope in (
+        (lambda x: xp.remainder(5.0, x), -np.floor(5 / x)),
+        (lambda x: xp.floor_divide(5.0, x) * x, np.floor(5 / x)),
+        (lambda x: xp.positive(x) ** 2, 2 * x),
+        (lambda x: xp.flip(x) * x, 2 * x[::-1]),
+        (lambda x: xp.matrix_transpose(x[None]) ** 2, 2 * x),
+    ):
+        for backend in ("autograd", "torch"):
+            found = gradient(lambda x, f=f: xp.sum(f(x)), convert(x, backend), backend=backend)
+            np.testing.assert_allclose(np.asarray(found), slope, rtol=1e-14)
+
+
 @pytest.mark.parametrize("framework", ["numpy", "torch", "jax"])
 def test_the_slope_of_copysign_at_zero_is_that_of_abs_in_the_framework(framework):
     make = made(framework)

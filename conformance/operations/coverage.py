@@ -5,8 +5,9 @@ import platform
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import date
+from typing import get_args
 
-from ..outcome import Outcome
+from ..outcome import Cell, Outcome
 from . import OPERATIONS
 from .arrays import ARRAYS
 from .functions import FUNCTIONS
@@ -28,7 +29,9 @@ each backend: forward, reverse, RoR, FoR, RoF, FoF, RRR (R a reverse pass, F a f
 the outer one first), vmap and jit. `yes` says that the value and the derivatives of every
 mode agree with the witness, {witness}, to 1e-10 of the largest
 entry, in float64, after a call at another point, twice. Otherwise the modes that fail are
-named; the reasons are below. jit is there on JAX only.
+named; the reasons are below. jit is there on JAX only, where all modes of an operation are
+compiled as one function. Inner derivatives keep the framework's own graph
+(`nested_switching("off")`): the strategies are another table.
 
 Written by `python -m polyad_conformance.operations > docs/coverage.md`, {date}: {versions}.
 """
@@ -57,7 +60,7 @@ def _versions(backends: Sequence[str]) -> str:
 
 
 def _counts(found: Sequence[Outcome], backends: Sequence[str]) -> str:
-    kinds = sorted({outcome.cell for outcome in found}, key=("ok", "gap", "skipped").__contains__, reverse=True)
+    kinds = [cell for cell in get_args(Cell) if any(outcome.cell == cell for outcome in found)]
     rows = [
         [kind, *(str(sum(o.cell == kind and o.backend == backend for o in found)) for backend in backends)]
         for kind in kinds
