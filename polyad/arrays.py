@@ -195,7 +195,7 @@ def _call(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         namespace, backend = _dispatch(members)
     f = _found(path, namespace, backend)
     if backend is not None and not backend.host and any(isinstance(x, np.ndarray) for x in members):
-        args = tuple(_lift(arg, backend) for arg in args)
+        args = tuple(_lift(arg, backend, members) for arg in args)
     if any(type(x) is DType for x in members):
         args = tuple(getattr(namespace, x.name) if type(x) is DType else x for x in args)
     return f(*args, **_resolve(kwargs, namespace)) if kwargs else f(*args)
@@ -218,11 +218,12 @@ def _found(path: str, namespace: Any, backend: Backend | None) -> Any:
     return f
 
 
-def _lift(arg: Any, backend: Backend) -> Any:
+def _lift(arg: Any, backend: Backend, beside: Any) -> Any:
+    """An ndarray as an array of the framework, on the device of the first one beside it."""
     if isinstance(arg, np.ndarray):
-        return backend.constant(arg)
+        return backend.constant(arg, next((x for x in _members(beside) if owner(x) is not None), None))
     if isinstance(arg, list | tuple) and any(isinstance(x, np.ndarray) for x in arg):
-        return type(arg)(_lift(x, backend) for x in arg)
+        return type(arg)(_lift(x, backend, beside) for x in arg)
     return arg
 
 

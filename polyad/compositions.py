@@ -5,13 +5,15 @@ is differentiable to any order wherever the function is, zeros and ties
 included; that is why prod() multiplies and never divides.
 """
 
+import functools
 import math
+import operator
 from collections import namedtuple
 from typing import Any
 
 import numpy as np
 
-from polyad.arrays import stop_gradient, xp
+from polyad.arrays import dtype_name, stop_gradient, xp
 from polyad.errors import UnsupportedError
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Eigh",
     "Slogdet",
     "identity_like",
+    "reduced_qr",
     "reduced_svd",
 ]
 
@@ -39,6 +42,17 @@ SVD = namedtuple("SVD", "U S Vh")
 def unstack(x: Any, /, *, axis: int = 0) -> Any:
     moved = xp.moveaxis(x, axis, 0)
     return tuple(moved[i] for i in range(moved.shape[0]))
+
+
+def linspace(
+    start: Any, stop: Any, /, num: int, *, dtype: Any = None, device: Any = None, endpoint: bool = True
+) -> Any:
+    """num numbers from start to stop, of which at least one is an array of one entry."""
+    like = start if hasattr(start, "shape") else stop
+    share = np.arange(num) / max(1, num - endpoint)
+    share = share.astype(dtype_name(like.dtype))
+    y = xp.add(xp.multiply(start, 1 - share), xp.multiply(stop, share))  # both ends exact
+    return y if dtype is None else xp.astype(y, dtype)
 
 
 def broadcast_arrays(*arrays: Any) -> Any:
@@ -162,10 +176,7 @@ def kron(a: Any, b: Any, /) -> Any:
 def matrix_power(x: Any, n: int, /) -> Any:
     if n < 0:
         return matrix_power(xp.linalg.inv(x), -n)
-    y = identity_like(x)
-    for _ in range(n):
-        y = y @ x
-    return y
+    return functools.reduce(operator.matmul, [x] * n) if n else identity_like(x)
 
 
 def identity_like(x: Any) -> Any:
@@ -270,6 +281,14 @@ def reduced_svd(x: Any, full_matrices: bool) -> Any:
     return xp.linalg.svd(x, full_matrices=False)
 
 
+def reduced_qr(x: Any, mode: str) -> None:
+    """UnsupportedError for a QR decomposition that has no derivative."""
+    if mode != "reduced" or x.shape[-2] < x.shape[-1]:
+        raise UnsupportedError(
+            f"qr of {tuple(x.shape)} with mode={mode!r}: its derivative needs 'reduced' and no wide matrix"
+        )
+
+
 # Functions of deep learning, which the standard leaves to each framework.
 
 
@@ -329,7 +348,21 @@ ACTIVATIONS = {f.__name__: f for f in (erf, gelu, log_softmax, logsumexp, relu, 
 COMPOSITIONS = {
     f.__name__: f
     for f in (
-        *(broadcast_arrays, cumulative_prod, diff, flip, kron, meshgrid, outer, prod, repeat, roll, sort, std),
+        *(
+            broadcast_arrays,
+            cumulative_prod,
+            diff,
+            flip,
+            kron,
+            linspace,
+            meshgrid,
+            outer,
+            prod,
+            repeat,
+            roll,
+            sort,
+            std,
+        ),
         *(take, take_along_axis, tile, unstack, var, vecdot),
     )
 }

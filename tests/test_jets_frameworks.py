@@ -221,6 +221,17 @@ def test_what_would_lose_a_derivative_on_jax_raises():
             laplacians(lambda z, f=f: (f(z),), [jax.numpy.asarray(X)], [jax.numpy.asarray(DX)])
 
 
+def test_a_function_of_jax_that_takes_no_jet_is_named_with_what_to_type():
+    jnp = pytest.importorskip("jax.numpy")
+    for f, name in (
+        (lambda z: jnp.tanh(z), r"jnp\.tanh\(z\).*xp\.tanh"),
+        (lambda z: jnp.where(z > 0, z, 0.0), r"jnp\.where\(z > 0.*xp"),
+        (lambda z: jnp.linalg.det(z), r"jnp\.linalg\.det\(z\).*xp"),
+    ):
+        with pytest.raises(DetachError, match=name):
+            pushforwards(lambda z, f=f: (f(z),), [jnp.ones((3, 3))], [jnp.ones((1, 3, 3))])
+
+
 def captured_loss(w, x, dx):
     """A Laplacian of a gradient, whose captured weight is differentiated from outside."""
 

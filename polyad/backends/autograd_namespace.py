@@ -23,10 +23,12 @@ from polyad.arrays import xp
 from polyad.compositions import (
     COMPOSITIONS,
     MATRIX_COMPOSITIONS,
+    QR,
     SVD,
     Eigh,
     Slogdet,
     only_axis,
+    reduced_qr,
     reduced_svd,
     with_initial,
 )
@@ -145,6 +147,10 @@ def _concat(arrays: Any, axis: int | None = 0) -> Any:
 
 def _stack(arrays: Any, axis: int = 0) -> Any:
     return anp.stack(arrays, axis=axis)
+
+
+def _linspace(start: Any, stop: Any, num: int, **options: Any) -> Any:
+    return (compositions.linspace if _has_box((start, stop)) else np.linspace)(start, stop, num, **options)
 
 
 def _matrix_transpose(x: Any) -> Any:
@@ -272,6 +278,46 @@ def _eigh(x: Any) -> Any:
     return Eigh(_eigenvalues(x), _eigenvectors(x))
 
 
+# autograd has no rule for qr.
+_q = primitive(lambda x: np.linalg.qr(x)[0])
+_r = primitive(lambda x: np.linalg.qr(x)[1])
+
+
+def _over(t: Any, r: Any) -> Any:
+    """t @ inv(r)."""
+    return _matrix_transpose(_solve_columns(_matrix_transpose(r), _matrix_transpose(t)))
+
+
+def _pull_qr(x: Any, g: Any, m: Any) -> Any:
+    """(g + q s) r^-T, where s is symmetric with the lower triangle of m (Walter & Lehmann 2018)."""
+    lower = anp.tril(m)
+    s = lower + _matrix_transpose(anp.tril(m, k=-1))
+    return _matrix_transpose(_solve_columns(_r(x), _matrix_transpose(g + _q(x) @ s)))
+
+
+def _push_qr(t: Any, x: Any) -> Any:
+    """(dq, dr), by the antisymmetric matrix qᵀ dq."""
+    q, r = _q(x), _r(x)
+    outer = _over(t, r)
+    inner = _matrix_transpose(q) @ outer
+    below = anp.tril(inner, k=-1)
+    turn = below - _matrix_transpose(below)
+    return q @ (turn - inner) + outer, (inner - turn) @ r
+
+
+defvjp(_q, lambda y, x: lambda g: _pull_qr(x, g, -(_matrix_transpose(g) @ y)))
+defvjp(_r, lambda y, x: lambda g: _pull_qr(x, 0.0, y @ _matrix_transpose(g)))
+defjvp(_q, lambda g, y, x: _push_qr(g, x)[0])
+defjvp(_r, lambda g, y, x: _push_qr(g, x)[1])
+
+
+def _qr(x: Any, mode: str = "reduced") -> Any:
+    if not isbox(x):
+        return QR(*standard.linalg.qr(x, mode=mode))
+    reduced_qr(x, mode)
+    return QR(_q(x), _r(x))
+
+
 def _slogdet(x: Any) -> Any:
     return Slogdet(np.linalg.slogdet(getval(x))[0], anp.linalg.slogdet(x)[1])
 
@@ -307,6 +353,7 @@ _FUNCTIONS = {
     "cumulative_sum": _cumulative_sum,
     "full": _full,
     "full_like": _full_like,
+    "linspace": _linspace,
     "matrix_transpose": _matrix_transpose,
     "positive": _same,
     "real": _same,
@@ -323,6 +370,7 @@ _MATRIX_FUNCTIONS = {
     "matmul": anp.matmul,
     "matrix_rank": _constant("linalg.matrix_rank"),
     "matrix_transpose": _matrix_transpose,
+    "qr": _qr,
     "slogdet": _slogdet,
     "solve": _solve,
     "svd": _svd,

@@ -78,6 +78,10 @@ class Backend(ABC):
     """Whether its product of a stack of matrices with one matrix is one product of two."""
     modes: tuple[str, ...] = ()
     """The passes the framework has itself, in the order of its preference."""
+    abs_at_zero = 0.0
+    """Derivative of abs at 0."""
+    clip_at_bound = 0.5
+    """Derivative of clip at a bound."""
     strategies: tuple[str, ...] = ("taped",)
     """What it can do with an inner derivative, see nested.py; all but taped need `aside` and `attach`."""
 
@@ -307,9 +311,9 @@ class Backend(ABC):
         """An array of the framework from an ndarray, a number, or by DLPack."""
         return self.namespace.asarray(values, dtype=self.dtype(dtype) if dtype else None)
 
-    def constant(self, values: Any) -> Array:
-        """An ndarray that met arrays of this framework in one function of `xp`."""
-        return self.asarray(values)
+    def constant(self, values: Any, like: Array = None) -> Array:
+        """An ndarray that met arrays of this framework, such as like, in one function of `xp`."""
+        return self.asarray(values, device=None if like is None else self.device(like))
 
     def to_host(self, array: Array) -> Any:
         """The ndarray of an untraced array; DetachError where a derivative would be lost."""

@@ -49,6 +49,7 @@ class Jax(Backend):
 
     name = "jax"
     lets_jets_through = False
+    abs_at_zero = 1.0
     strategies = ("taped", "recompute", "forward_over_reverse")
 
     @property
@@ -179,7 +180,7 @@ class Jax(Backend):
             array = jnp.array(values, dtype=dtype)  # a copy: nobody may write to what JAX holds
         return array if device is None else jax.device_put(array, _device(device))
 
-    def constant(self, values: Any) -> Array:
+    def constant(self, values: Any, like: Array = None) -> Array:
         return values  # every function of JAX takes ndarrays
 
     def to_host(self, array: Array) -> Any:

@@ -65,6 +65,7 @@ class Jets(JetBackend):
     def __init__(self, over: Backend) -> None:
         self.over = self.inner = over
         self.name, self.host, self.wraps = over.name, over.host, over.wraps | {over.name}
+        self.abs_at_zero, self.clip_at_bound = over.abs_at_zero, over.clip_at_bound
         if "reverse" not in over.modes:
             self.modes = ("forward",)
 
@@ -95,8 +96,8 @@ class Jets(JetBackend):
     def default_dtype(self) -> str:
         return self.inner.default_dtype()
 
-    def constant(self, values: Any) -> Array:
-        return self.inner.constant(values)
+    def constant(self, values: Any, like: Array = None) -> Array:
+        return self.inner.constant(values, None if like is None else bottom(like))
 
     def to_host(self, array: Array) -> Any:
         if not isinstance(array, Jet):

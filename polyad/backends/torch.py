@@ -41,6 +41,7 @@ class Torch(Backend):
 
     name = "torch"
     folds = True
+    clip_at_bound = 1.0
     strategies = ("taped", "recompute", "forward_over_reverse")
 
     @property

@@ -1,14 +1,18 @@
-"""array_api_compat.torch, with right second derivatives where torch's own are wrong.
+"""array_api_compat.torch, with right derivatives where torch's own are wrong or missing.
 
 torch differentiates linalg.det, slogdet and solve wrongly when the inner pass is
 forward mode (torch 2.13: det'' of a 2 x 2 matrix gives 8.9 and not -4). Inside of
-torch.func they are therefore written in qr and inv, whose rules are right.
+torch.func they are therefore written in qr and inv, whose rules are right. full,
+full_like and linspace take the values out of a tensor and drop its derivative; here
+they keep it. floor_divide and remainder of a number by a tensor have no rule in torch.
 """
 
 from typing import Any
 
 import torch
 from array_api_compat import torch as standard
+
+from polyad import compositions
 
 __all__ = ["ACTIVATIONS", "inside_functorch", "namespace"]
 
@@ -38,10 +42,80 @@ def _factors(x: Any) -> tuple[Any, Any]:
     return torch.linalg.slogdet(x.detach())[0], sizes
 
 
+def _eigh(x: Any, /) -> Any:
+    """Reverse through torch's forward rule gives NaN: there, its values, refined by steps that are differentiated.
+
+    Each step doubles the order that is right, so three are enough for the seventh derivative.
+
+    source  Ogita & Aishima (2018), Iterative refinement for symmetric eigenvalue decomposition
+    """
+    if not inside_functorch():
+        return torch.linalg.eigh(x)
+    eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    constant, symmetric = x.detach(), (x + x.mT) / 2
+    _, vectors = torch.linalg.eigh(constant)
+    # As torch has it: the values of the lower half, and the derivative of the symmetric part.
+    x = torch.tril(constant) + torch.tril(constant, -1).mT + (symmetric - symmetric.detach())
+    for _ in range(3):
+        rest, turned = eye - vectors.mT @ vectors, vectors.mT @ x @ vectors
+        values = torch.diagonal(turned, dim1=-2, dim2=-1) / (1 - torch.diagonal(rest, dim1=-2, dim2=-1))
+        gaps = values[..., None, :] - values[..., :, None] + eye
+        turn = (1 - eye) * (turned + values[..., None, :] * rest) / gaps + 0.5 * eye * rest
+        vectors = vectors + vectors @ turn
+    return torch.return_types.linalg_eigh((values, vectors))
+
+
 def _solve(a: Any, b: Any, /) -> Any:
     if not inside_functorch():
         return standard.linalg.solve(a, b)
     return torch.linalg.inv(a) @ b
+
+
+def _cbrt(x: Any, /) -> Any:
+    """The real third root; infinite slope at 0."""
+    size = torch.where(x < 0, -x, x)
+    root = size ** (1 / 3)
+    return torch.where(x < 0, -root, root)
+
+
+def _sign(x: Any, /) -> Any:
+    # The standard's keeps NaN, for which array-api-compat writes by a mask: vmap refuses that.
+    return torch.where(torch.isnan(x), x, torch.sign(x)) if x.is_floating_point() else standard.sign(x)
+
+
+def _of_numbers(f: Any, standards: Any) -> Any:
+    """A function of two tensors of which one may be a number; anything but floats as in the standard's."""
+
+    def function(a: Any, b: Any, /) -> Any:
+        like = a if isinstance(a, torch.Tensor) else b
+        if not like.is_floating_point():
+            return standards(a, b)
+        a, b = (z if isinstance(z, torch.Tensor) else torch.full_like(like, z) for z in (a, b))
+        return f(a, b)
+
+    return function
+
+
+def _floor_divide(a: Any, b: Any) -> Any:
+    return torch.div(a, b, rounding_mode="floor")
+
+
+def _full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Any:
+    if not isinstance(fill_value, torch.Tensor):
+        return standard.full(shape, fill_value, dtype=dtype, device=device)
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    return torch.broadcast_to(fill_value.to(dtype=dtype, device=device), shape).clone()
+
+
+def _full_like(x: Any, /, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Any:
+    if not isinstance(fill_value, torch.Tensor):
+        return standard.full_like(x, fill_value, dtype=dtype, device=device)
+    return _full(tuple(x.shape), fill_value, dtype=x.dtype if dtype is None else dtype, device=device)
+
+
+def _linspace(start: Any, stop: Any, /, num: int, **options: Any) -> Any:
+    tensors = isinstance(start, torch.Tensor) or isinstance(stop, torch.Tensor)
+    return (compositions.linspace if tensors else standard.linspace)(start, stop, num, **options)
 
 
 class TorchNamespace:
@@ -73,6 +147,15 @@ ACTIVATIONS = {
     "softmax": lambda x, /, *, axis=-1: torch.softmax(x, axis),
 }  # softplus is not among them: torch's is linear above 20
 _NAME = "polyad.backends.torch_namespace"
-_MATRICES = {"det": _det, "slogdet": _slogdet, "solve": _solve}
+_MATRICES = {"det": _det, "eigh": _eigh, "slogdet": _slogdet, "solve": _solve}
 _linalg = TorchNamespace(f"{_NAME}.linalg", _MATRICES, standard.linalg)
-namespace = TorchNamespace(_NAME, {"linalg": _linalg}, standard)
+_FUNCTIONS = {
+    "cbrt": _cbrt,
+    "floor_divide": _of_numbers(_floor_divide, standard.floor_divide),
+    "full": _full,
+    "full_like": _full_like,
+    "linspace": _linspace,
+    "remainder": _of_numbers(torch.remainder, standard.remainder),
+    "sign": _sign,
+}
+namespace = TorchNamespace(_NAME, {**_FUNCTIONS, "linalg": _linalg}, standard)

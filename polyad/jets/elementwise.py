@@ -5,25 +5,28 @@ Where that is much work, the second derivative is written down as well.
 
 A partial sees the arguments and the value y, and is written so that it stays
 finite wherever the function has a derivative. Sources: any table of
-derivatives. At kinks: as the framework of the parts has it. Ties share the
-derivative evenly; abs has the derivative 0 at 0, over JAX 1; clip at a bound
-has 1/2, over torch 1. x**p with a real p has its true derivative at 0 (JAX: NaN
-where p is 0, and in the second derivative where p is 1).
+derivatives. At kinks: as the framework of the parts has it, whose adapter says
+what abs has at 0 and clip at a bound. Ties share the derivative evenly. x**p with a
+real p has its true derivative at 0 (JAX: NaN where p is 0, and in the second
+derivative where p is 1).
 """
 
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from polyad.arrays import number_kind, xp
-from polyad.backends import owner
+from polyad.backends import get, owner
 from polyad.jets.first_order import FIRST_ORDER
 from polyad.jets.jet import Jet, bottom, make
 from polyad.jets.kind import Level
 from polyad.jets.rule import apply, call, constant, lift, moves, plain, primal, register, tangent
+
+if TYPE_CHECKING:
+    from polyad.backends.base import Backend
 
 Partial = Callable[..., Any]
 
@@ -32,18 +35,17 @@ __all__ = ["PARTIALS", "Elementwise"]
 
 def _share(a: Any, b: Any, y: Any) -> Any:
     """1 where a is the chosen one of two, 1/2 where they are equal."""
-    one = xp.astype(a == y, y.dtype)
-    return xp.where(b == y, 0.5 * one, one)
+    one = xp.astype(y == a, y.dtype)
+    return xp.where(y == b, 0.5 * one, one)
 
 
-def _over(x: Any) -> str:
-    """Name of the framework that the parts of x are of."""
-    backend = owner(bottom(x))
-    return "numpy" if backend is None else backend.name
+def _at_kinks(x: Any) -> "Backend":
+    """The adapter that says what the derivative at a kink is: that of the framework of the parts of x."""
+    return owner(bottom(x)) or get("numpy")
 
 
 def _sign(x: Any, y: Any) -> Any:
-    return 2 * xp.astype(x >= 0, y.dtype) - 1 if _over(x) == "jax" else xp.sign(x)
+    return 2 * xp.astype(x >= 0, y.dtype) - 1 if _at_kinks(x).abs_at_zero else xp.sign(x)
 
 
 def _pow_base(a: Any, b: Any, y: Any) -> Any:
@@ -98,7 +100,7 @@ PARTIALS: dict[str, tuple[Partial | None, ...]] = {
     "atan2": (lambda a, b, y: b / (a * a + b * b), lambda a, b, y: -a / (a * a + b * b)),
     "atanh": (lambda x, y: 1 / ((1 - x) * (1 + x)),),
     "cbrt": (lambda x, y: 1 / (3 * y * y),),
-    "copysign": (lambda a, b, y: xp.sign(a) * xp.copysign(xp.ones_like(y), y), None),
+    "copysign": (lambda a, b, y: _sign(a, y) * xp.copysign(xp.ones_like(y), y), None),
     "cos": (lambda x, y: -xp.sin(x),),
     "cosh": (lambda x, y: xp.sinh(x),),
     "divide": (lambda a, b, y: 1 / b, lambda a, b, y: -y / b),
@@ -252,7 +254,7 @@ def _where(level: Level, condition: Any, a: Any, b: Any) -> Any:
 
 @register("clip")
 def _clip(level: Level, x: Any, min: Any = None, max: Any = None) -> Any:
-    if _over(x) == "torch":
+    if _at_kinks(x).clip_at_bound == 1.0:
         x = x if min is None else xp.where(x < min, _like(min, x), x)
         return x if max is None else xp.where(x > max, _like(max, x), x)
     x = x if min is None else apply("maximum", x, _like(min, x))

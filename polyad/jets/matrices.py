@@ -13,8 +13,7 @@ pseudoinverse.
 from typing import Any
 
 from polyad.arrays import xp
-from polyad.compositions import QR, SVD, Eigh, Slogdet, identity_like, reduced_svd
-from polyad.errors import UnsupportedError
+from polyad.compositions import QR, SVD, Eigh, Slogdet, identity_like, reduced_qr, reduced_svd
 from polyad.jets.jet import make
 from polyad.jets.kind import Level
 from polyad.jets.rule import first_order, primal, register, tangent
@@ -132,10 +131,7 @@ def _svdvals(level: Level, x: Any) -> Any:
 
 @first_order("linalg.qr")
 def _qr(level: Level, x: Any, mode: str = "reduced") -> Any:
-    if mode != "reduced" or x.shape[-2] < x.shape[-1]:
-        raise UnsupportedError(
-            f"qr of {tuple(x.shape)} with mode={mode!r}: its derivative needs 'reduced' and no wide matrix"
-        )
+    reduced_qr(x, mode)
     v, t = primal(level, x), tangent(level, x)
     q, r = xp.linalg.qr(v)
     outer = _right_solve(t, r)

@@ -1,6 +1,8 @@
 """One pushforward: wrap the arguments, run f, unwrap what it returns."""
 
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from polyad.arrays import single_owner, xp
@@ -12,6 +14,9 @@ from polyad.jets.kind import Level
 from polyad.jets.rule import primal, tangent
 
 __all__ = ["directions", "evaluated", "pushforwards", "zero_tangent"]
+
+HERE = Path(__file__).parents[1]
+"""The folder of polyad: what stands elsewhere was written by the caller, or by a framework."""
 
 
 def pushforwards(f: Callable[..., Any], xs: Sequence[Any], dxs: Sequence[Any], has_aux: bool = False) -> Any:
@@ -48,7 +53,23 @@ def evaluated(level: Level, f: Callable[..., Any], jets: Sequence[Any], has_aux:
         if isinstance(error.__cause__, DetachError):  # out[i] = x: NumPy hides our words behind its own
             raise error.__cause__ from None
         raise
+    except TypeError as error:
+        if isinstance(error, DetachError) or "polyad.jets.jet.Jet" not in str(error):
+            raise
+        raise DetachError(_refused(error)) from error
     return out if has_aux else (out, ())
+
+
+def _refused(error: TypeError) -> str:
+    """What to type where a framework takes no arrays but its own, as JAX does."""
+    places = traceback.extract_tb(error.__traceback__)
+    lines = [p.line for p in places if "site-packages" not in p.filename and HERE not in Path(p.filename).parents]
+    words = str(error).splitlines()[0]
+    return (
+        f"{(lines or ['the function'])[-1]!r} gives an array that is being differentiated by polyad's jets to a "
+        f"function that takes only arrays of its framework ({words}). Type the function of polyad.xp, which "
+        f"takes both: xp.tanh(x) for jnp.tanh(x), xp.linalg.solve(a, b) for jnp.linalg.solve(a, b)"
+    )
 
 
 def zero_tangent(k: int, y: Any) -> Any:

@@ -84,7 +84,7 @@ def apply(name: str, *args: Any, **kwargs: Any) -> Any:
             f"(dir(polyad.xp) lists them), or choose backend='autograd', 'jax' or 'torch'"
         )
     if _has_ndarray(args):
-        args = _of_framework(args, owner(jets[0]))
+        args = _of_framework(args, owner(jets[0]), jets[0])
     level = jets[0]._jet_level if len(jets) == 1 else max(jet._jet_level for jet in jets)
     return rule(level, *args, **kwargs)
 
@@ -104,13 +104,13 @@ def _has_ndarray(args: Iterable[Any]) -> bool:
     return any(_has_ndarray(arg) if isinstance(arg, list | tuple) else type(arg) is np.ndarray for arg in args)
 
 
-def _of_framework(args: Any, backend: Any) -> Any:
-    """The arguments, ndarrays as arrays of the framework that the jets beside them are made of."""
+def _of_framework(args: Any, backend: Any, like: Any) -> Any:
+    """The arguments, ndarrays as arrays of the framework that the jet beside them is made of, and on its device."""
     if backend.host:
         return args
     if isinstance(args, list | tuple):
-        return type(args)(_of_framework(arg, backend) for arg in args)
-    return backend.constant(args) if type(args) is np.ndarray else args
+        return type(args)(_of_framework(arg, backend, like) for arg in args)
+    return backend.constant(args, like) if type(args) is np.ndarray else args
 
 
 def call(name: str, *args: Any, **kwargs: Any) -> Any:
