@@ -66,9 +66,9 @@ def _refused(error: TypeError) -> str:
     lines = [p.line for p in places if "site-packages" not in p.filename and HERE not in Path(p.filename).parents]
     words = str(error).splitlines()[0]
     return (
-        f"{(lines or ['the function'])[-1]!r} gives an array that is being differentiated by polyad's jets to a "
-        f"function that takes only arrays of its framework ({words}). Type the function of polyad.xp, which "
-        f"takes both: xp.tanh(x) for jnp.tanh(x), xp.linalg.solve(a, b) for jnp.linalg.solve(a, b)"
+        f"a function in it takes arrays of its framework alone, as all of jnp do. It met one that polyad's jets "
+        f"differentiate in {(lines or ['f'])[-1]!r} ({words}). Type the function of polyad.xp, which takes both: "
+        f"xp.tanh(x) for jnp.tanh(x), xp.linalg.solve(a, b) for jnp.linalg.solve(a, b)"
     )
 
 
