@@ -61,6 +61,7 @@ _entries = {
     "jax": _Entry("polyad.backends.jax:Jax", "jax", 'pip install "polyad[jax]"'),
     "torch": _Entry("polyad.backends.torch:Torch", "torch", 'pip install "polyad[torch]"'),
 }
+_OWN = frozenset(_entries)
 _loaded: dict[str, Backend] = {}
 _owners: dict[type, Backend | None] = {}
 _lock = threading.RLock()
@@ -88,9 +89,12 @@ def register_backend(name: str, adapter: str | type[Backend] | Backend, *, modul
     module   the framework it needs, imported before the adapter is
     install  what a person types to get that framework
 
-    Packages do the same with an entry point of the group `polyad.backends`.
+    Packages do the same with an entry point of the group `polyad.backends`. Of
+    several adapters that own an array, the one that was registered last has it,
+    then those of packages, then polyad's own.
     """
     with _lock:
+        _entries.pop(name, None)
         if isinstance(adapter, str):
             _entries[name] = _Entry(adapter, module or adapter.split(":")[0], install or f"pip install {module}")
             _loaded.pop(name, None)
@@ -231,7 +235,10 @@ def _plugins() -> dict[str, _Entry]:
 
 
 def _all_entries() -> dict[str, _Entry]:
-    return {**_plugins(), **_entries}
+    """By name: polyad's own, those of packages, those that were registered, the last one last."""
+    plugins = {name: entry for name, entry in _plugins().items() if name not in _entries}
+    own = {name: entry for name, entry in _entries.items() if name in _OWN}
+    return {**own, **plugins, **_entries}
 
 
 def _load(name: str) -> Backend:
@@ -269,7 +276,7 @@ def _info(name: str, entry: _Entry) -> BackendInfo:
 
 
 def _find_owner(x: Any) -> Backend | None:
-    for name, entry in _all_entries().items():
+    for name, entry in reversed(_all_entries().items()):
         # An array of a framework that was never imported cannot exist.
         if name in _loaded or entry.module in sys.modules:
             backend = get(name)

@@ -129,6 +129,11 @@ class Torch(Backend):
     def device(self, array: Array) -> Any:
         return array.device
 
+    def devices(self) -> tuple[str, ...]:
+        found = torch.accelerator.current_accelerator()
+        count = torch.accelerator.device_count() if found is not None and torch.accelerator.is_available() else 0
+        return ("cpu", *(f"{found}:{i}" for i in range(count)))
+
     def default_dtype(self) -> str:
         return dtype_name(torch.get_default_dtype())
 
