@@ -1,5 +1,6 @@
 """The report as Markdown: the summary, then every failure, gap and skip with its reason."""
 
+import re
 from collections.abc import Iterable, Iterator
 
 from ..outcome import Outcome
@@ -39,10 +40,16 @@ def _section(title: str, lines: Iterable[str]) -> list[str]:
 def _by_reason(outcomes: Iterable[Outcome]) -> Iterator[str]:
     """A line for each reason, and below it the cells of each backend."""
     for (reason, link), group in together(outcomes, lambda o: (o.reason, o.link)).items():
-        yield f"- {_text(reason or 'no reason was given')}" + (f" <{link}>" if link else "")
+        yield f"- {_text(reason or 'no reason was given')}" + _link(link)
         for backend in backends_of(group):
             cells = together((o for o in group if o.backend == backend), lambda o: (o.group, o.case, o.mode))
             yield f"  - {backend}: " + "; ".join(_cell(same) for same in cells.values())
+
+
+def _link(link: str) -> str:
+    if re.fullmatch(r"https?://[^\s<>]+", link):
+        return f" <{link}>"
+    return f" {_text(link)}" if link else ""
 
 
 def _cell(same: list[Outcome]) -> str:
