@@ -157,7 +157,7 @@ def test_markdown_lists_every_failure_gap_and_skip():
     assert failures.count("\n- ") == len(REPORT.failures)
     assert f"<{LINK}>" in gaps
     assert "torch: laws case\\_4 (float64, float32: wrong); operations f\\_4 RoR (float64: wrong)" in gaps
-    assert "there is no gpu here\n  - torch: laws case\\_6 (float64, float32)" in skips
+    assert "- torch: laws case\\_6 (float64, float32)" in skips
     assert "<img" not in text
     assert "<x y>" not in as_markdown(Report.of([outcome("gap", link="x y")]))
 
@@ -297,11 +297,8 @@ def contrast(a, b):
 def test_text_can_be_read_on_every_colour(theme):
     blocks = re.findall(r":root \{(.*?)\}", PAGE, re.DOTALL)
     found = colours(blocks[theme])
-    pairs = [
-        ("ok", "on-ok"),
-        ("gap", "on-gap"),
-        *((kind, "on-failed") for kind in ("wrong", "zero", "raises", "stale")),
-    ]
+    failed = ("wrong", "zero", "raises", "stale")
+    pairs = [("ok", "on-ok"), ("gap", "on-gap"), *((kind, "on-failed") for kind in failed)]
     pairs += [("paper", "ink"), ("paper", "faint"), ("raised", "ink"), ("paper", "link")]
     for below, text in pairs:
         assert contrast(found[below], found[text]) >= 4.5, (below, text)
