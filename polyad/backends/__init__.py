@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -48,11 +50,21 @@ __all__ = [
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where an adapter is, the framework it needs, and how a person gets that."""
+    """Where an adapter is, the framework it needs, and how a person gets that.
+
+    requires  packages whose arrays may be its own, beside that framework
+    """
 
     path: str
     module: str
     install: str
+    version: str | None = None
+    requires: tuple[str, ...] = ()
+
+    @property
+    def may_own(self) -> bool:
+        """Whether there can be an array of it: one of a framework that was never imported cannot exist."""
+        return any(name in sys.modules for name in (self.module, *self.requires))
 
 
 _entries = {
@@ -227,11 +239,17 @@ class Scope:
 @cache
 def _plugins() -> dict[str, _Entry]:
     """Backends of other packages; an own name wins."""
-    points = importlib.metadata.entry_points(group="polyad.backends")
-    return {
-        point.name: _Entry(point.value, point.module, f"pip install {point.dist.name}" if point.dist else "")
-        for point in points
-    }
+    return {point.name: _plugin(point) for point in importlib.metadata.entry_points(group="polyad.backends")}
+
+
+def _plugin(point: importlib.metadata.EntryPoint) -> _Entry:
+    package = point.dist
+    if package is None:
+        return _Entry(point.value, point.module, "")
+    names = (re.match(r"[\w.-]+", line) for line in package.requires or () if "extra ==" not in line)
+    requires = {name.group().lower().replace("-", "_") for name in names if name} - {"numpy", "polyad"}
+    install = f"pip install {package.name}"
+    return _Entry(point.value, point.module, install, package.version, tuple(sorted(requires)))
 
 
 def _all_entries() -> dict[str, _Entry]:
@@ -267,18 +285,24 @@ def _unknown(name: Any) -> str:
 
 def _info(name: str, entry: _Entry) -> BackendInfo:
     package = entry.module.split(".")[0]
-    try:
-        version = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        version = None
-    installed = version is not None or package in sys.modules
-    return BackendInfo(name, installed, version, entry.install)
+    version = entry.version
+    if version is None:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            version = importlib.metadata.version(package)
+    return BackendInfo(name, version is not None or _is_module(package), version, entry.install)
+
+
+def _is_module(name: str) -> bool:
+    """Whether it is imported or could be; a folder without code is no module."""
+    if name in sys.modules:
+        return True
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is not None
 
 
 def _find_owner(x: Any) -> Backend | None:
     for name, entry in reversed(_all_entries().items()):
-        # An array of a framework that was never imported cannot exist.
-        if name in _loaded or entry.module in sys.modules:
+        if name in _loaded or entry.may_own:
             backend = get(name)
             if backend.owns(x):
                 return backend
