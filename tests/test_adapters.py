@@ -77,8 +77,6 @@ def installed(tmp_path):
     write(folder)
     fields = ("Metadata-Version: 2.1", "Name: polyad-of-mine", "Version: 4.5", "Requires-Dist: autograd>=1.8")
     (about / "METADATA").write_text("\n".join(fields))
-        "Metadata-Version: 2.1\nName: polyad-of-mine\nVersion: 4.5\nRequires-Dist: autograd>=1.8\n"
-    )
     (table,) = re.findall(r"```toml\n\[project\.entry-points\.\"(.*?)\"\]\n(\w+) = \"(.*?)\"\n```", PAGE)
     (about / "entry_points.txt").write_text("[{}]\n{} = {}\n".format(*table))
     return folder
