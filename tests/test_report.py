@@ -260,6 +260,16 @@ def test_nothing_in_an_outcome_becomes_markup():
     assert not Page(linked).all("a")
 
 
+@pytest.mark.parametrize(("failures", "inside"), [(20, 0), (21, 1), (510, 480)])
+def test_many_failures_stand_behind_a_line_that_counts_them(failures, inside):
+    page = as_page(Report.of([outcome("wrong", case=str(i)) for i in range(failures)]))
+    section = page[page.index('id="failures"') : page.index('id="matrix"')]
+    assert section.partition("<details>")[0].count("<li>") == 20
+    assert section.partition("<details>")[2].count("<li>") == inside
+    assert (f"{failures - 20} more failures" in section) == (failures > 20)
+    assert ("The last 10 are in the tables" in section) == (failures > 500)
+
+
 def test_operations_are_a_table_of_modes_for_each_backend():
     page = Page(PAGE)
     assert [t["data-backend"] for t in page.all("table") if "data-backend" in t] == list(BACKENDS)

@@ -18,8 +18,8 @@ from .report import Report
 
 __all__ = ["as_page"]
 
-MOST_FAILURES = 200
-"""That are listed in full; every one is in its table."""
+FIRST_FAILURES, MOST_FAILURES = 20, 500
+"""That stand there at once, and that are listed at all; every one is in its table."""
 MOST_TEXT = 2000
 """Characters of one message; report.json has all of them."""
 
@@ -109,9 +109,16 @@ def _failures(outcomes: Sequence[Outcome]) -> str:
         f"<li>{_chip(o.cell)} {escape(place(o))}{_numbers(o)}<pre>{escape(_cut(o.message or o.reason))}</pre></li>"
         for o in outcomes[:MOST_FAILURES]
     ]
-    rest = len(outcomes) - len(items)
-    more = f"<p>{rest} more are in the tables below and in report.json.</p>" if rest else ""
-    return _section("Failures", f'<ul class="reasons">{"".join(items)}</ul>{more}')
+    body = f'<ul class="reasons">{"".join(items[:FIRST_FAILURES])}</ul>'
+    if items[FIRST_FAILURES:]:
+        more = "".join(items[FIRST_FAILURES:])
+        body += (
+            f"<details><summary>{len(outcomes) - FIRST_FAILURES} more failures</summary>"
+            f'<ul class="reasons">{more}</ul></details>'
+        )
+    if outcomes[MOST_FAILURES:]:
+        body += f"<p>The last {len(outcomes) - MOST_FAILURES} are in the tables below and in report.json.</p>"
+    return _section("Failures", body)
 
 
 def _numbers(o: Outcome) -> str:
