@@ -3,18 +3,20 @@
 import json
 import os
 import pty
+import re
 import shlex
 import subprocess
 import sys
 
 import pytest
 from polyad_conformance.broken import DAMAGES, broken
-from polyad_conformance.seam import GROUPS
+from polyad_conformance.seam import GROUPS, cases_of
 
 from polyad.backends import get
 from polyad.cli import main
 
-QUICK = ("conformance", "--backend", "numpy", "--case", "batched_jacobian_in_loss", "--dtype", "float32")
+ONE = ("--group", "documented examples", "--case", "*batched*loss*")
+QUICK = ("conformance", "--backend", "numpy", *ONE, "--dtype", "float32")
 ESCAPE = "\x1b"
 
 
@@ -40,11 +42,10 @@ def test_conforming_backend_exits_with_zero(capsys):
 def test_broken_backend_exits_with_one_and_says_why(capsys, registry):
     pytest.importorskip("autograd")
     registry.register_backend("halved", broken(type(get("autograd")), DAMAGES["halved"], name="halved"))
-    assert main(["conformance", "--backend", "halved", "--case", "batched_jacobian_in_loss"]) == 1
+    assert main(["conformance", "--backend", "halved", *ONE]) == 1
     out = capsys.readouterr().out
     assert "2 WRONG" in out
-    assert f"{GROUPS[0]}, batched_jacobian_in_loss, halved, float64: WRONG: " in out
-    assert "differs from the reference by 5.0e-01" in out
+    assert re.search(r"^documented examples, .*batched.*, halved, float64: WRONG: .* differs from", out, re.MULTILINE)
     assert "Does not conform: 2 of 2 cells failed." in out
 
 
@@ -98,7 +99,7 @@ def absent(registry):
 
 @pytest.mark.usefixtures("absent")
 def test_missing_backend_is_listed_with_its_cure_and_never_as_passed(capsys):
-    assert main(["conformance", "--case", "batched_jacobian_in_loss", "--dtype", "float32"]) == 0
+    assert main(["conformance", *ONE, "--dtype", "float32"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["group", "numpy"]
     assert "absent is not installed. Type: pip install absent" in lines
@@ -268,7 +269,9 @@ def test_list_prints_the_cases_and_runs_none(capsys, monkeypatch):
     monkeypatch.setattr("polyad_conformance.seam.run", None)
     assert main(["conformance", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert f"{GROUPS[0]}: gradient_in_loss  (documented example 2)  [gradient]" in lines
+    named = [(group, case.name) for group in GROUPS for case in cases_of(group)]
+    assert len(lines) == len(named) > 2
+    assert all(line.startswith(f"{group}: {name}  (") for line, (group, name) in zip(lines, named, strict=True))
 
 
 # The report.
@@ -281,7 +284,8 @@ def test_a_report_is_written_where_it_was_asked_for(tmp_path, capsys):
     assert main(shlex.split(found["command"])[1:]) == 0  # what a person types to get the same
     assert found["device"] == "cpu"
     (cell,) = found["outcomes"]
-    assert (cell["case"], cell["backend"], cell["dtype"]) == ("batched_jacobian_in_loss", "numpy", "float32")
+    assert (cell["group"], cell["backend"], cell["dtype"]) == ("documented examples", "numpy", "float32")
+    assert "batched" in cell["case"]
     assert cell["cell"] == "ok"
     assert 0 < cell["difference"] < 1e-5
     assert cell["seconds"] > 0

@@ -206,9 +206,11 @@ def _cell(outcomes: Sequence[Outcome], numbered: dict[int, int]) -> str:
     return f'<td data-k="{" ".join(words)}"><button tabindex="-1"{kind} data-o="{places}">{text}</button></td>'
 
 
-def _largest(outcomes: Iterable[Outcome]) -> str:
-    found = [o.difference for o in outcomes if o.difference is not None]
-    return f"<small>{max(found):.0e}</small>" if found else ""
+def _largest(outcomes: Sequence[Outcome]) -> str:
+    """The largest difference in the precision that has the smallest tolerance."""
+    strict = min(o.tolerance or 0.0 for o in outcomes)
+    found = [o.difference for o in outcomes if o.difference is not None and (o.tolerance or 0.0) == strict]
+    return f"<small>{max(found):.0e}</small>".replace("0e+00", "0") if found else ""
 
 
 def _words(outcomes: Iterable[Outcome]) -> list[str]:

@@ -66,8 +66,8 @@ def conformance(
         missing=missing,
         device=device,
         command=_command(
-            {"backend": backend, "device": [device], "group": group, "case": case, "dtype": dtype},
-            {"jobs": jobs if jobs > 1 else None, "report": report},
+            {"backend": backend, "group": group, "case": case, "dtype": dtype},
+            {"device": None if device == "cpu" else device, "jobs": None if jobs == 1 else jobs, "report": report},
         ),
         seconds=time.perf_counter() - start,
     )
