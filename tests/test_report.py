@@ -244,7 +244,7 @@ def _cells():
     return [(td, b) for (a, td), (c, b) in itertools.pairwise(elements) if (a, c) == ("td", "button")]
 
 
-@pytest.mark.parametrize(("difference", "text"), [(2.5e-16, "2e-16"), (0.0, "0"), (float("nan"), "nan")])
+@pytest.mark.parametrize(("difference", "text"), [(3.1e-16, "3e-16"), (0.0, "0"), (float("nan"), "nan")])
 def test_a_cell_shows_the_difference_in_the_highest_precision(difference, text):
     both = [outcome(difference=difference), outcome(dtype="float32", difference=1e-7, tolerance=1e-4)]
     assert f"ok<small>{text}</small>" in as_page(Report.of(both))
