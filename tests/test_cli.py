@@ -86,6 +86,12 @@ def test_without_a_command_the_commands_are_listed(capsys):
     assert "conformance" in out
 
 
+def test_an_adapter_may_be_known_by_another_name_than_its_own(capsys, registry):
+    registry.register_backend("alias", "polyad.backends.numpy:NumPy", module="numpy")
+    assert main(["conformance", "--backend", "alias", *QUICK[3:]]) == 0
+    assert "1 ok" in capsys.readouterr().out
+
+
 # Backends that are not there.
 
 

@@ -81,6 +81,12 @@ def test_a_report_says_what_it_was_measured_on():
     assert replace(REPORT, device="gpu", devices={"a": ("cpu", "cuda:0")}).where == "gpu (a sees cuda:0)"
 
 
+def test_a_backend_that_does_not_load_still_has_a_report():
+    report = Report.of([outcome("raises", backend="no such backend")])
+    assert report.devices == {"no such backend": ()}
+    assert "no such backend" in as_page(report)
+
+
 # JSON.
 
 

@@ -11,6 +11,7 @@ import polyad
 from polyad.backends import BackendInfo, backends, get
 
 from ..outcome import Outcome
+from .counts import backends_of
 
 __all__ = ["Report"]
 
@@ -55,7 +56,7 @@ class Report:
             outcomes=outcomes,
             missing={info.name: info.install for info in missing},
             device=device,
-            devices={name: get(name).devices() for name in dict.fromkeys(o.backend for o in outcomes)},
+            devices={name: _devices(name) for name in backends_of(outcomes)},
             command=command,
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             seconds=seconds,
@@ -90,6 +91,13 @@ class Report:
         if not self.conforms:
             return "Nothing was run."
         return "Conforms: every cell that was run is ok or a documented gap."
+
+
+def _devices(backend: str) -> tuple[str, ...]:
+    try:
+        return get(backend).devices()
+    except Exception:  # an adapter that does not load; its cells say so
+        return ()
 
 
 def _versions() -> dict[str, str]:

@@ -151,7 +151,8 @@ def _watched(cells: Iterable[Any], total: int) -> list[Any]:
 
 def _in_order(outcomes: list[Any], groups: Sequence[str], backends: Sequence[str]) -> list[Any]:
     """Group by group, backend by backend, whichever process was done first."""
-    return sorted(outcomes, key=lambda o: (groups.index(o.group), backends.index(o.backend)))
+    rank = {name: i for i, name in enumerate(backends)}  # an adapter may bear another name than it is known by
+    return sorted(outcomes, key=lambda o: (groups.index(o.group), rank.get(o.backend, len(rank))))
 
 
 def _command(several: Mapping[str, Sequence[str] | None], single: Mapping[str, Any]) -> str:
