@@ -53,7 +53,9 @@ def _loaded(info: BackendInfo) -> tuple[str, str, str, str]:
 
 def _show(lines: Sequence[Sequence[str]], console: Console) -> None:
     if console.is_terminal:
-        table = Table(*HEADER)
+        table = Table()
+        for name in HEADER:
+            table.add_column(name, overflow="fold")
         for line in lines:
             table.add_row(*map(escape, line), style=None if line[1] == "yes" else "dim")
         console.print(table)
