@@ -119,7 +119,7 @@ def test_an_installed_adapter_has_the_arrays_of_its_framework_before_it_was_name
 
 def test_an_adapter_runs_as_tests_of_its_own_repository(tmp_path):
     write(tmp_path)
-    words = ("-m", "pytest", "--pyargs", "polyad_conformance", "-q", "-p", "no:cacheprovider")
+    words = ("-m", "pytest", "--pyargs", "polyad_conformance", "-q", "-p", "no:cacheprovider", "-k", "examples")
     code, out, err = python(tmp_path, *words, POLYAD_CONFORMANCE_BACKEND="mine:Mine")
     assert code == 0, out + err
     assert re.search(r"\d passed", out)
