@@ -31,9 +31,17 @@ def register(place: str) -> str:
         raise _refused(f"{place} has no name. Type in the class: name = {name.rpartition('.')[2]!r}")
     if adapter.name not in [info.name for info in backends()]:
         register_backend(adapter.name, adapter)
-    elif type(get(adapter.name)) is not type(adapter):
-        raise _refused(f"{place} is named {adapter.name!r}, and so is {_path(get(adapter.name))}. Give it another name")
+    elif _kind(adapter.name) is not type(adapter):
+        raise _refused(f"{place} is named {adapter.name!r}, and so is another backend. Give it another name")
     return adapter.name
+
+
+def _kind(name: str) -> type | None:
+    """The class of the adapter that has this name; None where it does not load."""
+    try:
+        return type(get(name))
+    except Exception:  # its framework may be missing, or raise anything
+        return None
 
 
 def _module(name: str) -> ModuleType:
@@ -77,10 +85,6 @@ def _instance(found: Any, place: str) -> Backend:
         return found()
     except Exception as error:
         raise _refused(f"{place} cannot be made: {error}") from error
-
-
-def _path(adapter: Backend) -> str:
-    return f"{type(adapter).__module__}:{type(adapter).__qualname__}"
 
 
 def _refused(message: str) -> typer.BadParameter:
