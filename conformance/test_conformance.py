@@ -14,7 +14,7 @@ from polyad.cli.adapters import register
 from polyad.cli.conformance import enable_float64_on_jax
 
 from .report.text import failure
-from .seam import DTYPES, GROUPS, run
+from .runner import DTYPES, GROUPS, run
 
 
 def _backends() -> Iterator[str]:

@@ -43,7 +43,7 @@ def conformance(
     """
     enable_float64_on_jax()
     from polyad_conformance import report as reports  # type: ignore[import-not-found]  # it stands beside polyad
-    from polyad_conformance import seam as runner
+    from polyad_conformance import runner
 
     groups = _chosen("--group", group, runner.GROUPS)
     dtypes = _chosen("--dtype", dtype, runner.DTYPES)
