@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1  /p' $(MAKEFILE_LIST)
 
-conformance: $(STAMP) ## run the documented examples on every backend
+conformance: $(STAMP) ## run the suite on every backend
 	$(BIN)/polyad conformance
 
 lint: $(STAMP) ## check style, format and types

@@ -49,7 +49,16 @@ class Gap:
         return version is not None and SpecifierSet(self.versions).contains(version, prereleases=True)
 
 
-GAPS: tuple[Gap, ...] = ()
+GAPS: tuple[Gap, ...] = (
+    Gap(
+        "torch",
+        "",
+        ("errors/float(x) inside of f is right or refused",),
+        "float(x), x.item() and x.tolist() make constants everywhere in torch, and polyad cannot see them",
+        "https://docs.pytorch.org/docs/stable/generated/torch.Tensor.item.html",
+        "wrong",
+    ),
+)
 
 
 def against(gaps: Sequence[Gap], outcome: Outcome) -> Outcome:

@@ -214,3 +214,36 @@ def test_a_large_gradient_in_forward_mode_says_once_what_would_be_faster(monkeyp
     with pytest.warns(polyad.errors.PolyadWarning, match="60 entries.*backend='autograd'"):
         gradient(square, x, backend="numpy")
     assert difference(gradient(square, x, backend="numpy"), 2 * x) < 1e-15  # no second warning: it would be an error
+
+
+class Boxes(One):
+    """Claims what autograd's own adapter claims too."""
+
+    name = "boxes"
+
+    def owns(self, array):
+        return get("autograd").owns(array)
+
+    def pullback(self, f, xs, has_aux=False):
+        return get("autograd").pullback(f, xs, has_aux)
+
+
+def test_an_array_belongs_to_the_adapter_that_was_registered_last(registry):
+    pytest.importorskip("autograd")
+    get("autograd")  # which claims them too, and is there already
+    polyad.register_backend("boxes", Boxes)
+    owners = []
+
+    def f(x):
+        owners.append(registry.owner(x).name)
+        return square(x)
+
+    assert difference(gradient(f, X, backend="boxes"), 2 * X) < 1e-15
+    assert owners == ["boxes"]
+
+
+def test_every_device_is_one_that_arrays_can_be_put_on(backend):
+    devices = get(backend).devices()
+    assert devices[0] == "cpu"
+    for device in devices:
+        assert np.array_equal(polyad.convert(polyad.convert(X, backend, device=device), "numpy"), X)

@@ -5,6 +5,7 @@ import pytest
 
 import polyad
 from polyad import batched_jacobian, gradient, jacobian, vjp, xp
+from polyad.backends import get
 from tests.examples import difference
 
 torch = pytest.importorskip("torch")
@@ -131,3 +132,18 @@ def test_second_derivatives_of_matrix_functions_are_right_in_every_mix_of_modes(
     expected = jacobian(lambda x: gradient(f, x, mode="reverse"), x, mode="finite_difference")
     assert difference(hessian, expected) < 1e-8
     assert difference(f(x), torch.func.vmap(f)(x[None])[0]) < 1e-14
+
+
+def test_tangents_have_the_dtype_of_their_value():
+    x = torch.tensor([0.5, 0.25])
+    f = lambda x: xp.sin(xp.sum(x) + 1.0)  # noqa: E731
+    _, dy = polyad.jvp(f, (x,), (x,))  # torch's own tangent is float64
+    assert dy.dtype == torch.float32
+    assert polyad.jacobian(f, x, mode="forward").dtype == torch.float32
+
+
+def test_no_direction_gives_an_empty_derivative():
+    x = torch.tensor([0.5, 0.25])
+    (y,), (dy,) = get("torch").pushforwards(lambda x: (x**3,), (x,), (torch.zeros((0, 2)),))
+    assert tuple(dy.shape) == (0, 2)
+    assert difference(y, x.numpy() ** 3) < 1e-7

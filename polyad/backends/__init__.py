@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -48,11 +50,21 @@ __all__ = [
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where an adapter is, the framework it needs, and how a person gets that."""
+    """Where an adapter is, the framework it needs, and how a person gets that.
+
+    requires  packages whose arrays may be its own, beside that framework
+    """
 
     path: str
     module: str
     install: str
+    version: str | None = None
+    requires: tuple[str, ...] = ()
+
+    @property
+    def may_own(self) -> bool:
+        """Whether there can be an array of it: one of a framework that was never imported cannot exist."""
+        return any(name in sys.modules for name in (self.module, *self.requires))
 
 
 _entries = {
@@ -61,6 +73,7 @@ _entries = {
     "jax": _Entry("polyad.backends.jax:Jax", "jax", 'pip install "polyad[jax]"'),
     "torch": _Entry("polyad.backends.torch:Torch", "torch", 'pip install "polyad[torch]"'),
 }
+_OWN = frozenset(_entries)
 _loaded: dict[str, Backend] = {}
 _owners: dict[type, Backend | None] = {}
 _lock = threading.RLock()
@@ -88,9 +101,12 @@ def register_backend(name: str, adapter: str | type[Backend] | Backend, *, modul
     module   the framework it needs, imported before the adapter is
     install  what a person types to get that framework
 
-    Packages do the same with an entry point of the group `polyad.backends`.
+    Packages do the same with an entry point of the group `polyad.backends`. Of
+    several adapters that own an array, the one that was registered last has it,
+    then those of packages, then polyad's own.
     """
     with _lock:
+        _entries.pop(name, None)
         if isinstance(adapter, str):
             _entries[name] = _Entry(adapter, module or adapter.split(":")[0], install or f"pip install {module}")
             _loaded.pop(name, None)
@@ -223,15 +239,24 @@ class Scope:
 @cache
 def _plugins() -> dict[str, _Entry]:
     """Backends of other packages; an own name wins."""
-    points = importlib.metadata.entry_points(group="polyad.backends")
-    return {
-        point.name: _Entry(point.value, point.module, f"pip install {point.dist.name}" if point.dist else "")
-        for point in points
-    }
+    return {point.name: _plugin(point) for point in importlib.metadata.entry_points(group="polyad.backends")}
+
+
+def _plugin(point: importlib.metadata.EntryPoint) -> _Entry:
+    package = point.dist
+    if package is None:
+        return _Entry(point.value, point.module, "")
+    names = (re.match(r"[\w.-]+", line) for line in package.requires or () if "extra ==" not in line)
+    requires = {name.group().lower().replace("-", "_") for name in names if name} - {"numpy", "polyad"}
+    install = f"pip install {package.name}"
+    return _Entry(point.value, point.module, install, package.version, tuple(sorted(requires)))
 
 
 def _all_entries() -> dict[str, _Entry]:
-    return {**_plugins(), **_entries}
+    """By name: polyad's own, those of packages, those that were registered, the last one last."""
+    plugins = {name: entry for name, entry in _plugins().items() if name not in _entries}
+    own = {name: entry for name, entry in _entries.items() if name in _OWN}
+    return {**own, **plugins, **_entries}
 
 
 def _load(name: str) -> Backend:
@@ -260,18 +285,24 @@ def _unknown(name: Any) -> str:
 
 def _info(name: str, entry: _Entry) -> BackendInfo:
     package = entry.module.split(".")[0]
-    try:
-        version = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        version = None
-    installed = version is not None or package in sys.modules
-    return BackendInfo(name, installed, version, entry.install)
+    version = entry.version
+    if version is None:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            version = importlib.metadata.version(package)
+    return BackendInfo(name, version is not None or _is_module(package), version, entry.install)
+
+
+def _is_module(name: str) -> bool:
+    """Whether it is imported or could be; a folder without code is no module."""
+    if name in sys.modules:
+        return True
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is not None
 
 
 def _find_owner(x: Any) -> Backend | None:
-    for name, entry in _all_entries().items():
-        # An array of a framework that was never imported cannot exist.
-        if name in _loaded or entry.module in sys.modules:
+    for name, entry in reversed(_all_entries().items()):
+        if name in _loaded or entry.may_own:
             backend = get(name)
             if backend.owns(x):
                 return backend

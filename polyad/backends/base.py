@@ -294,6 +294,10 @@ class Backend(ABC):
         """Where the array lies, or None if it does not matter."""
         return None
 
+    def devices(self) -> tuple[str, ...]:
+        """Names of the devices that there are here, as `asarray` takes them."""
+        return ("cpu",)
+
     # In and out.
 
     def dtype(self, name: str) -> Any:

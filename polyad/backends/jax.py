@@ -163,6 +163,9 @@ class Jax(Backend):
             return False
         return True
 
+    def devices(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(["cpu", *(device.platform for device in jax.devices())]))
+
     def default_dtype(self) -> str:
         return "float64" if jax.config.jax_enable_x64 else "float32"
 

@@ -64,14 +64,17 @@ class Torch(Backend):
     def pushforward(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
         moving, (points, directions) = _moving(f, xs, dxs)
         with _dual_numbers:
-            return jvp(moving, points, directions, has_aux=has_aux)
+            ys, dys, *aux = jvp(moving, points, directions, has_aux=has_aux)
+        return (ys, _same_dtypes(dys, ys), *aux)
 
     def pushforwards(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
         moving, (points, directions) = _moving(f, xs, dxs)
+        if not all(map(len, directions)):  # vmap goes over no rows, but there are none to take the values from
+            return super().pushforwards(f, xs, dxs, has_aux)
         each = vmap(lambda *some: jvp(moving, points, some, has_aux=has_aux), randomness="same")
         with _dual_numbers:
             ys, dys, *aux = each(*directions)
-        return (tuple(y[0] for y in ys), dys, *(tuple(a[0] for a in group) for group in aux))
+        return (tuple(y[0] for y in ys), _same_dtypes(dys, ys), *(tuple(a[0] for a in group) for group in aux))
 
     def last_pull(self, pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:
         # The tape is freed as it is read, whose memory the pass then uses again: 10 % less time.
@@ -137,6 +140,11 @@ class Torch(Backend):
 
     def device(self, array: Array) -> Any:
         return array.device
+
+    def devices(self) -> tuple[str, ...]:
+        found = torch.accelerator.current_accelerator()
+        count = torch.accelerator.device_count() if found is not None and torch.accelerator.is_available() else 0
+        return ("cpu", *(f"{found}:{i}" for i in range(count)))
 
     def default_dtype(self) -> str:
         return dtype_name(torch.get_default_dtype())
@@ -245,6 +253,11 @@ def _moving(f: Function, xs: Arrays, dxs: Sequence[Array | None]) -> tuple[Funct
     moving = [i for i, dx in enumerate(dxs) if dx is not None] or list(range(len(xs)))
     tangents = tuple(torch.zeros_like(xs[i]) if dxs[i] is None else _written(dxs[i]) for i in moving)
     return of_some(f, xs, moving), (tuple(_written(xs[i]) for i in moving), tangents)
+
+
+def _same_dtypes(dys: Arrays, ys: Arrays) -> Arrays:
+    """Tangents in the dtypes of their values: that of sin(s + 1.0) is float64 for a float32 number s (torch 2.13)."""
+    return tuple(dy if dy.dtype == y.dtype else dy.to(y.dtype) for dy, y in zip(dys, ys, strict=True))
 
 
 def _written(x: Array) -> Array:
