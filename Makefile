@@ -13,7 +13,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1  /p' $(MAKEFILE_LIST)
 
 conformance: $(STAMP) ## run the suite on every backend
-	$(BIN)/polyad conformance
+	$(BIN)/polyad conformance --jobs 2
 
 lint: $(STAMP) ## check style, format and types
 	$(BIN)/ruff check

@@ -4,8 +4,9 @@ from typing import Any
 
 from . import arguments, examples, fields, laws, nested, networks, refusals
 from .case import Case
+from .operations.group import Group
 
-__all__ = ["GROUPS", "PROVIDERS", "cases_of"]
+__all__ = ["GROUPS", "PROVIDERS", "cases_of", "listed"]
 
 _CASES: dict[str, tuple[Case, ...]] = {
     "adapter laws": tuple(laws.CASES),
@@ -16,11 +17,16 @@ _CASES: dict[str, tuple[Case, ...]] = {
     "errors": tuple(refusals.CASES),
 }
 
-PROVIDERS: dict[str, Any] = {}
-"""Groups that are no tuple of cases: an object with count(dtypes, cases) and outcomes(backend, dtypes,
-device, cases), cases being patterns of names."""
+PROVIDERS: dict[str, Any] = {"operations": Group()}
+"""Groups that are no tuple of cases: an object with cases, count(dtypes, cases) and outcomes(adapter, dtypes,
+device, cases, share), cases being patterns of names."""
 
 GROUPS: tuple[str, ...] = (*_CASES, *PROVIDERS)
+
+
+def listed(group: str) -> tuple[Any, ...]:
+    """What is in a group, each with name, source and tags."""
+    return cases_of(group) or tuple(PROVIDERS[group].cases)
 
 
 def cases_of(group: str) -> tuple[Case, ...]:

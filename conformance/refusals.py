@@ -114,7 +114,7 @@ must(
     *(errors.LeafError, r"p\['name'\] is 'relu' of type str", "None in its place"),
 )
 must("what is no function is no f", lambda x: polyad.gradient(3.0, x), errors.ArgumentError, "not a function")
-must("vjp needs primals", lambda x: polyad.vjp(cubes), errors.ArgumentError, r"vjp\(f, x\)")
+must("vjp needs primals", lambda x: polyad.vjp(cubes)(), errors.ArgumentError, r"vjp\(f, x\)")
 must(
     "as many tangents as primals",
     lambda x: polyad.jvp(rows, (x,), (x, x)),

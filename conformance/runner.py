@@ -27,10 +27,11 @@ from polyad.errors import BackendNotInstalledError, PrecisionError
 from .case import Case, UnlikeError
 from .devices import DEVICES, MissingDeviceError, exact_and_quick, place
 from .gaps import GAPS, Gap, against
-from .groups import GROUPS, PROVIDERS, cases_of
+from .groups import GROUPS, PROVIDERS, cases_of, listed
+from .operations.gaps import OPERATION_GAPS
 from .outcome import Outcome
 
-__all__ = ["DEVICES", "DTYPES", "GROUPS", "Run", "adapter_at", "cases_of", "run", "run_case"]
+__all__ = ["DEVICES", "DTYPES", "GROUPS", "Run", "adapter_at", "cases_of", "listed", "run", "run_case"]
 
 DTYPES = ("float64", "float32")
 
@@ -43,6 +44,9 @@ ON_OTHER_DEVICES = {"float64": 1e-9, "float32": 1e-3}
 
 # Many cells.
 
+SHARES = 6
+"""Into which a large group is cut for several processes, so that none is left with it alone."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -53,7 +57,7 @@ class Run:
     device    "cpu" or "gpu"
     cases     patterns of names, with * and ?; without any, all
     gaps      what is known not to work
-    jobs      processes; each takes whole groups of one backend
+    jobs      processes; each takes a group of one backend, or a share of a large one
     """
 
     backends: tuple[str | Backend, ...]
@@ -61,7 +65,7 @@ class Run:
     dtypes: tuple[str, ...] = DTYPES
     device: str = "cpu"
     cases: tuple[str, ...] = ()
-    gaps: tuple[Gap, ...] = GAPS
+    gaps: tuple[Gap, ...] = (*GAPS, *OPERATION_GAPS)
     jobs: int = 1
 
     def __len__(self) -> int:
@@ -81,10 +85,12 @@ class Run:
 
     def parts(self) -> list["Part"]:
         """What is run in one go: a group on a backend."""
+        shares = {group: SHARES if group in PROVIDERS and self.jobs > 1 else 1 for group in self.groups}
         return [
-            Part(backend, group, self.dtypes, self.device, self.cases)
+            Part(backend, group, self.dtypes, self.device, self.cases, (i, shares[group]))
             for backend in self.backends
             for group in self.groups
+            for i in range(shares[group])
         ]
 
 
@@ -97,22 +103,35 @@ class Part:
     dtypes: tuple[str, ...]
     device: str
     cases: tuple[str, ...] = ()
+    share: tuple[int, int] = (0, 1)
 
     @property
     def cells(self) -> int:
         """How many outcomes there will be."""
         provider = PROVIDERS.get(self.group)
-        return len(list(self.questions())) if provider is None else int(provider.count(self.dtypes, self.cases))
+        if provider is None:
+            return len(list(self.questions()))
+        return int(provider.count(self.dtypes, self.cases, self.share))
 
     def outcomes(self, gaps: tuple[Gap, ...]) -> Iterator[Outcome]:
         """One after the other."""
         provider = PROVIDERS.get(self.group)
         if provider is not None:
-            for outcome in provider.outcomes(self.backend, self.dtypes, self.device, self.cases):
+            for outcome in self._provided(provider):
                 yield against(gaps, outcome)
             return
         for case, dtype in self.questions():
             yield run_case(case, self.backend, dtype, self.device, gaps)
+
+    def _provided(self, provider: Any) -> Iterator[Outcome]:
+        try:
+            adapter = adapter_at(self.backend)
+        except BackendNotInstalledError as error:
+            yield from provider.missing(_label(self.backend), self.dtypes, self.cases, str(error))
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield from provider.outcomes(adapter, self.dtypes, self.device, self.cases, self.share)
 
     def questions(self) -> Iterator[tuple[Case, str]]:
         """Each case with each of its dtypes."""
@@ -135,7 +154,7 @@ def run(
 ) -> Run:
     """A Run, which is iterated over; without backends, those that are installed, without groups, all."""
     installed = [info.name for info in all_backends() if info.installed]
-    return Run(tuple(backends or installed), tuple(groups or GROUPS), tuple(dtypes), device, tuple(cases), GAPS, jobs)
+    return Run(tuple(backends or installed), tuple(groups or GROUPS), tuple(dtypes), device, tuple(cases), jobs=jobs)
 
 
 def adapter_at(backend: str | Backend) -> Backend:
@@ -144,8 +163,9 @@ def adapter_at(backend: str | Backend) -> Backend:
         return get(backend)
     module, _, attribute = backend.partition(":")
     adapter = getattr(importlib.import_module(module), attribute)
+    kind = adapter if isinstance(adapter, type) else type(adapter)
     known = [info.name for info in all_backends()]
-    if adapter.name not in known or not isinstance(get(adapter.name), adapter):
+    if adapter.name not in known or not isinstance(get(adapter.name), kind):
         register_backend(adapter.name, adapter, module=module)
     return get(adapter.name)
 

@@ -132,10 +132,13 @@ def array_namespace(*xs: Any) -> Any:
 def asarray(obj: Any, **kwargs: Any) -> Any:
     """xp.asarray; traced arrays stay traced and lists of them are stacked, so nothing is detached.
 
-    An ndarray becomes an array of the current backend, as a list does.
+    An ndarray becomes an array of the current backend, as a list does; an index or a
+    mask stays known under a compiler where the framework takes ndarrays.
     """
     backend = owner(obj)
     if backend is None and is_host(obj) and not current().host:
+        if not kwargs and obj.dtype.kind in "biu":
+            return current().constant(obj)
         backend, obj = current(), np.array(obj) if kwargs.get("copy") else obj
     if backend is not None:
         dtype = kwargs.get("dtype")

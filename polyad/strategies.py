@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from polyad.arrays import dtype_name, number_kind, xp
+from polyad.arrays import number_kind, xp
 from polyad.backends import is_array
 from polyad.backends.base import (
     Array,
@@ -34,13 +34,15 @@ from polyad.backends.base import (
     with_aux,
     zeros_for_none,
 )
-from polyad.errors import ImpureFunctionError, PolyadError, UnsupportedError
+from polyad.backends.purity import refuse_changed
+from polyad.errors import PolyadError, UnsupportedError
 from polyad.steps import explained
 
 __all__ = ["InputsOnly", "recompute"]
 
 Some = Sequence[Array | None]
 
+ONCE = "type nested_switching('taped'), which evaluates it once"
 HIDDEN = "taped", "f captures something that cannot be seen from outside, or runs inside another transformation"
 
 
@@ -194,7 +196,7 @@ class _Lagrangian:
             us = (*of_dys, *(_repeated(u, size) for u in us[m:]))
             dus = tuple(_first_of(u, size) for u in dus)
         (ys, gs), (_, dgs) = lagrangian.derivative((*xs, *cs), us, dxs, dus)
-        refuse_changed(self.backend, [y[0] for y in ys[:m]] if many else ys[:m], zs[:m])
+        refuse_changed(self.backend, [y[0] for y in ys[:m]] if many else ys[:m], zs[:m], ONCE)
         of_xs = [xp.sum(dg, axis=0) if many else dg for dg in dgs[: self.n]]
         return (*of_xs, *(gs[i] for i in moving), *dgs[self.n :])
 
@@ -261,7 +263,7 @@ class _Pullback:
         if all(v is None for v in cotangents):
             cotangents = tuple(map(xp.zeros_like, xs))
         (_, again), (dys, dgs) = lagrangian.derivative((*xs, *args[n:k]), us, cotangents, still)
-        refuse_changed(self.backend, again[:n], gs)
+        refuse_changed(self.backend, again[:n], gs, ONCE)
         of_xs = [xp.sum(dg, axis=0) if many else dg for dg in dgs[:n]]
         return (*of_xs, *dgs[n:], *(dys[i] for i in places))
 
@@ -300,34 +302,11 @@ def _again(backend: Backend, g: Function, zs: Arrays) -> tuple[Push, Transpose]:
 
     def pull(args: Arrays, cotangents: Some) -> Arrays:
         again, back = backend.pullback(g, args)
-        refuse_changed(backend, again, zs)
+        refuse_changed(backend, again, zs, ONCE)
         grads: Arrays = back(cotangents)
         return grads
 
     return push, pull
-
-
-# Sums may run in another order the second time; whatever else differs, a random mask
-# or a running mean, differs by more. Square roots of the relative precision.
-SAME = {"float64": 1.5e-8, "complex128": 1.5e-8, "float32": 3.5e-4, "complex64": 3.5e-4}
-
-
-def refuse_changed(backend: Backend, again: Sequence[Array], zs: Sequence[Array]) -> None:
-    """Raise unless f, evaluated again, gave what it had given before.
-
-    raises  ImpureFunctionError: f draws random numbers or reads what has changed
-    """
-    for new, old in zip(again, zs, strict=True):
-        if 0 in tuple(old.shape):
-            continue
-        gap = xp.max(xp.abs(backend.stop_gradient(new) - old))
-        changed = gap > SAME.get(dtype_name(old.dtype), 0.1) * xp.max(xp.abs(old))
-        if backend.concrete(changed) and bool(changed):
-            raise ImpureFunctionError(
-                "a function inside a nested derivative gave other values when it was evaluated again: it draws "
-                "random numbers, or reads something that has changed since. Draw the numbers outside and pass them "
-                "in, or type nested_switching('taped'), which evaluates it once"
-            )
 
 
 def _flat(closed: Function, has_aux: bool) -> Function:

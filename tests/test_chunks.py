@@ -9,7 +9,7 @@ import polyad
 from polyad import backends, convert, gradient, xp
 from polyad.backends import directions
 from polyad.backends.directions import MOST_DIRECTIONS, MOST_ENTRIES, at_once
-from polyad.errors import ArgumentError, TooLargeError
+from polyad.errors import ArgumentError, ImpureFunctionError, TooLargeError
 from tests.examples import compiled
 
 RANDOM = np.random.Generator(np.random.Philox(3))
@@ -143,3 +143,27 @@ def test_a_jacobian_that_no_memory_holds_is_refused_before_it_is_made(backend, n
     f = {"jacobian": xp.sin, "hessian": lambda x: xp.sum(xp.sin(x))}[name]
     with pytest.raises(TooLargeError, match=r"120 outputs in 120 inputs takes .*jvp, vjp, hvp"):
         getattr(polyad, name)(f, x, mode=mode, backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs"),
+    [
+        ("gradient", {"a": np.ones(2), "b": np.ones(2)}),  # a sweep for each leaf
+        ("gradient", np.ones(MOST_DIRECTIONS + 1)),  # and for each chunk
+        ("jacobian", {"a": np.ones(2), "b": np.ones(2)}),
+    ],
+)
+def test_two_masks_in_one_derivative_are_refused(backend, name, inputs):
+    """f is evaluated once a sweep: where it draws another number each time, columns would be of two functions."""
+    drawn = []
+
+    def f(x):
+        drawn.append(1.0)
+        leaves = polyad.trees.leaves(x)
+        return len(drawn) * sum(xp.sum(leaf**2) for leaf in leaves)
+
+    if backend == "jax" and not isinstance(inputs, dict):  # one linearization for all chunks
+        found = getattr(polyad, name)(f, convert(inputs, backend), mode="forward")
+        return close(found, 2 * inputs)
+    with pytest.raises(ImpureFunctionError, match="Draw the numbers outside and pass them in"):
+        getattr(polyad, name)(f, convert(inputs, backend), mode="forward", backend=backend)

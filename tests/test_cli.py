@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from polyad_conformance.runner import GROUPS, cases_of
+from polyad_conformance.runner import GROUPS, listed
 
 from polyad.backends import get
 from polyad.cli import main
@@ -280,7 +280,7 @@ def test_list_prints_the_cases_and_runs_none(capsys, monkeypatch):
     monkeypatch.setattr("polyad_conformance.runner.run", None)
     assert main(["conformance", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    named = [(group, case.name) for group in GROUPS for case in cases_of(group)]
+    named = [(group, case.name) for group in GROUPS for case in listed(group)]
     assert len(lines) == len(named) > 2
     assert all(line.startswith(f"{group}: {name}  (") for line, (group, name) in zip(lines, named, strict=True))
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from polyad.arrays import xp
 from polyad.backends.directions import at_once, basis, largest, refuse_too_large
+from polyad.backends.purity import refuse_changed
 from polyad.errors import PrecisionError, UnsupportedError
 
 Array = Any
@@ -48,6 +49,9 @@ __all__ = [
     "with_aux",
     "zeros_for_none",
 ]
+
+
+REVERSE = "choose mode='reverse', which evaluates it once, where the backend has it"
 
 
 class Backend(ABC):
@@ -142,6 +146,7 @@ class Backend(ABC):
             return (ys, tuple(map(no_rows, ys)), *((aux,) if has_aux else ()))
         push = with_aux(self.pushforward, has_aux)
         outs = [push(f, xs, tuple(None if dx is None else dx[i] for dx in dxs)) for i in range(k)]
+        refuse_changed(self, outs[-1][0], outs[0][0], REVERSE)
         dys = tuple(xp.stack(dy) for dy in zip(*(out[1] for out in outs), strict=True))
         return (outs[0][0], dys, *outs[0][2:])
 
@@ -161,7 +166,10 @@ class Backend(ABC):
         """((ys,) or (ys, aux), the Jacobian by columns): for each x its (x.size, *y.shape)."""
         push = with_aux(self.pushforwards, has_aux)
         found = {i: self._columns_of(push, f, xs, i, chunk_size) for i, x in enumerate(xs) if math.prod(x.shape)}
-        out = next((out for out, _ in found.values()), None)
+        outs = [out for out, _ in found.values()]
+        if len(outs) > 1:
+            refuse_changed(self, outs[-1][0], outs[0][0], REVERSE)
+        out = outs[0] if outs else None
         if out is None:  # every x is empty: nothing was pushed
             out = f(*xs) if has_aux else (f(*xs),)
         empty = tuple(no_rows(y) for y in out[0])
@@ -180,7 +188,13 @@ class Backend(ABC):
         if first < n:
             refuse_too_large(ys, xs)
             step = at_once(n - first, largest(*xs, *ys), chunk_size)
-            dys = joined([dys, self.chunked(lambda start, m: tuple(pushed(first + start, m)[1]), n - first, step)])
+
+            def more(start: Any, count: int) -> Arrays:
+                again, dys, *_ = pushed(first + start, count)
+                refuse_changed(self, again, ys, REVERSE)
+                return tuple(dys)
+
+            dys = joined([dys, self.chunked(more, n - first, step)])
         return (ys, *aux), dys
 
     def chunked(self, sweep: Callable[[Any, int], Arrays], n: int, step: int) -> Arrays:

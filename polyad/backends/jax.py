@@ -11,6 +11,7 @@ import numpy as np
 from polyad.arrays import dtype_name
 from polyad.backends import jax_linear
 from polyad.backends.base import (
+    REVERSE,
     Array,
     Arrays,
     Aside,
@@ -27,6 +28,7 @@ from polyad.backends.base import (
     zeros_for_none,
 )
 from polyad.backends.directions import at_once, basis, largest, refuse_too_large
+from polyad.backends.purity import refuse_changed
 from polyad.errors import DetachError, PrecisionError
 
 __all__ = ["Jax"]
@@ -86,11 +88,13 @@ class Jax(Backend):
         """One linearization an input, which every chunk of its columns goes through."""
         if not largest(*xs):
             return super().columns(f, xs, has_aux, chunk_size)
-        columns = []
+        columns, first = [], None
         for i, x in enumerate(xs):
             ys, push, *aux = jax.linearize(of_some(f, xs, [i]), x, has_aux=has_aux)
             n = math.prod(x.shape)
             refuse_too_large(ys, xs)
+            first = first or ys
+            refuse_changed(self, ys, first, REVERSE)
 
             def pushed(start: Any, count: int, push: Any = push, x: Array = x) -> Arrays:
                 return jax.vmap(push)(basis(self, x, start, count))

@@ -129,7 +129,7 @@ def _check_writable(folder: Path | None) -> None:
 def _print_cases(runner: Any, groups: Sequence[str]) -> None:
     """One case a line, the group first, so that grep finds it."""
     for group in groups:
-        for case in runner.cases_of(group):
+        for case in runner.listed(group):
             tags = f"  [{', '.join(sorted(case.tags))}]" if case.tags else ""
             typer.echo(f"{group}: {case.name}  ({case.source}){tags}")
 

@@ -7,6 +7,7 @@ from typing import Any
 from polyad.arrays import stop_gradient, xp
 from polyad.backends.base import Arrays, Backend, joined
 from polyad.backends.directions import at_once, largest
+from polyad.backends.purity import refuse_changed
 from polyad.errors import ArgumentError, ModeError
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
@@ -128,7 +129,9 @@ def _by_columns(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
         step = at_once(inner, largest(x, y), passes.call.chunk_size)
 
         def pushed(start: Any, count: int) -> Arrays:
-            return passes.pushforwards((x,), (units(passes.call, x, done + start, count),))[1]
+            again, more, _ = passes.pushforwards((x,), (units(passes.call, x, done + start, count),))
+            refuse_changed(passes.backend, again, ys, "give a larger chunk_size")
+            return more
 
         done = dys[0].shape[0]
         dys = joined([dys, passes.backend.chunked(pushed, inner - done, step)])

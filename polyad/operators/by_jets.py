@@ -16,7 +16,8 @@ from typing import Any
 from polyad.arrays import stop_gradient, xp
 from polyad.backends.base import Arrays, Function, with_aux
 from polyad.backends.directions import basis
-from polyad.errors import PolyadError, RowsMixError, UnsupportedError
+from polyad.backends.purity import refuse_changed
+from polyad.errors import ImpureFunctionError, PolyadError, RowsMixError, UnsupportedError
 from polyad.jets import laplacians, pushforwards, series
 from polyad.operators.curvature import steps
 from polyad.operators.field import Field
@@ -35,7 +36,7 @@ def by_jets(passes: Passes, jets: Callable[[], Any], otherwise: Callable[[], Any
     """jets(), or otherwise() where jets may not go through f; the plan says which and why."""
     try:
         return jets()
-    except RowsMixError:
+    except (ImpureFunctionError, RowsMixError):
         raise
     except Exception as error:  # f is a stranger: whatever it does with a jet, its own words come from the other pass
         why = _short(error)
@@ -57,11 +58,15 @@ def _short(error: Exception) -> str:
 def forward_laplacian(field: Field, x: Any) -> tuple[Any, Arrays]:
     """(the sum of second derivatives over the coordinates of a row, aux), each direction the same in all rows."""
     total, slopes, aux = None, [], ()
+    y: Any = None
     chunks = list(steps(field, x))
     for start, stop in chunks:
         unit = basis(field.backend, x, start, stop - start, tuple(x.shape[1:]))
         unit = xp.reshape(unit, (stop - start, 1, *x.shape[1:]))
+        before = y
         (y,), (dy,), (lap,), *rest = laplacians(field.flat, (x,), (unit,), field.call.has_aux)
+        if before is not None:
+            refuse_changed(field.backend, (y,), (before,), "give a larger chunk_size")
         total = lap if total is None else total + lap
         slopes.append(stop_gradient(dy))
         aux = rest[0] if rest else ()
