@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import polyad
-from polyad import trees, xp
 from tests.examples import host
 from tests.layer_cases import CASES, derivatives, number, on, parts
 
