@@ -88,7 +88,13 @@ def of_torch():
     triangle = ~ones(4, 4).tril().bool()
     return {
         "batch norm": (BatchNorm(3), normal(4, 5, 3), nn.BatchNorm1d(3), space_behind, scale),
-        "conv 1": (Conv(4, 6, 3, padding="same", groups=2), normal(2, 7, 4), nn.Conv1d(4, 6, 3, padding="same", groups=2), space_behind, filters),
+        "conv 1": (
+            Conv(4, 6, 3, padding="same", groups=2),
+            normal(2, 7, 4),
+            nn.Conv1d(4, 6, 3, padding="same", groups=2),
+            space_behind,
+            filters,
+        ),
         "conv 2": (
             Conv(2, 3, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2)),
             normal(2, 6, 5, 2),
@@ -96,7 +102,13 @@ def of_torch():
             space_behind,
             filters,
         ),
-        "dense": (Dense(3, 2), normal(4, 3), nn.Linear(3, 2), None, lambda p: {"weight": p["weight"].T, "bias": p["bias"]}),
+        "dense": (
+            Dense(3, 2),
+            normal(4, 3),
+            nn.Linear(3, 2),
+            None,
+            lambda p: {"weight": p["weight"].T, "bias": p["bias"]},
+        ),
         "gelu": (Lambda("gelu"), normal(4, 3), nn.GELU("tanh"), None, dict),
         "group norm": (GroupNorm(4, 2), normal(2, 5, 4), nn.GroupNorm(2, 4), space_behind, scale),
         "gru": (Recurrence(GRUCell(3, 4)), normal(2, 5, 3), nn.GRU(3, 4, batch_first=True), None, recurrent),
@@ -107,7 +119,13 @@ def of_torch():
         "max pool 2": (MaxPool((2, 3)), normal(2, 5, 6, 2), nn.MaxPool2d((2, 3)), space_behind, dict),
         "mean pool 1": (MeanPool(3, stride=2, padding=1), normal(2, 7, 3), nn.AvgPool1d(3, 2, 1), space_behind, dict),
         "mean pool 2": (MeanPool((2, 3), stride=1), normal(2, 4, 5, 2), nn.AvgPool2d((2, 3), 1), space_behind, dict),
-        "attention": (MultiHeadAttention(6, 2), normal(2, 4, 6), nn.MultiheadAttention(6, 2, batch_first=True), lambda f: lambda x: f(x, x, x), projections),
+        "attention": (
+            MultiHeadAttention(6, 2),
+            normal(2, 4, 6),
+            nn.MultiheadAttention(6, 2, batch_first=True),
+            lambda f: lambda x: f(x, x, x),
+            projections,
+        ),
         "causal attention": (
             MultiHeadAttention(6, 3, causal=True),
             normal(2, 4, 6),
@@ -117,12 +135,30 @@ def of_torch():
         ),
         "rms norm": (RMSNorm(4), normal(3, 5, 4), nn.RMSNorm(4, eps=1e-5), None, scale),
         "rnn": (Recurrence(RNNCell(3, 4)), normal(2, 5, 3), nn.RNN(3, 4, batch_first=True), None, recurrent),
-    }  # fmt: skip
+    }
 
 
 TORCH = sorted(
-    "attention,batch norm,causal attention,conv 1,conv 2,dense,gelu,group norm,gru,instance norm,layer norm,lstm,"
-    "max pool 1,max pool 2,mean pool 1,mean pool 2,rms norm,rnn".split(",")
+    [
+        "attention",
+        "batch norm",
+        "causal attention",
+        "conv 1",
+        "conv 2",
+        "dense",
+        "gelu",
+        "group norm",
+        "gru",
+        "instance norm",
+        "layer norm",
+        "lstm",
+        "max pool 1",
+        "max pool 2",
+        "mean pool 1",
+        "mean pool 2",
+        "rms norm",
+        "rnn",
+    ]
 )
 
 
@@ -251,7 +287,12 @@ def of_flax():
         return found
 
     return {
-        "attention": (MultiHeadAttention(4, 2), normal(2, 3, 4), nn.MultiHeadDotProductAttention(2, param_dtype=jnp.float64), heads),
+        "attention": (
+            MultiHeadAttention(4, 2),
+            normal(2, 3, 4),
+            nn.MultiHeadDotProductAttention(2, param_dtype=jnp.float64),
+            heads,
+        ),
         "conv 2": (
             Conv(2, 4, (3, 2), stride=(1, 2), padding="same", groups=2),
             normal(2, 4, 5, 2),
@@ -259,12 +300,32 @@ def of_flax():
             convolution,
         ),
         "group norm": (GroupNorm(4, 2), normal(2, 3, 4), nn.GroupNorm(2, epsilon=1e-5, use_fast_variance=False), dict),
-        "gru": (Recurrence(GRUCell(3, 2)), normal(2, 3, 3), nn.RNN(nn.GRUCell(2, param_dtype=jnp.float64)), gated("rzn", 2)),
-        "lstm": (Recurrence(LSTMCell(3, 2)), normal(2, 3, 3), nn.RNN(nn.LSTMCell(2, param_dtype=jnp.float64)), gated("ifgo", 2)),
-        "max pool": (MaxPool((2, 3), stride=2, padding="same"), normal(2, 4, 5, 2), lambda x: nn.max_pool(x, (2, 3), (2, 2), "SAME"), None),
-        "mean pool": (MeanPool(3, stride=2, padding="same"), normal(2, 6, 2), lambda x: nn.avg_pool(x, (3,), (2,), "SAME"), None),
+        "gru": (
+            Recurrence(GRUCell(3, 2)),
+            normal(2, 3, 3),
+            nn.RNN(nn.GRUCell(2, param_dtype=jnp.float64)),
+            gated("rzn", 2),
+        ),
+        "lstm": (
+            Recurrence(LSTMCell(3, 2)),
+            normal(2, 3, 3),
+            nn.RNN(nn.LSTMCell(2, param_dtype=jnp.float64)),
+            gated("ifgo", 2),
+        ),
+        "max pool": (
+            MaxPool((2, 3), stride=2, padding="same"),
+            normal(2, 4, 5, 2),
+            lambda x: nn.max_pool(x, (2, 3), (2, 2), "SAME"),
+            None,
+        ),
+        "mean pool": (
+            MeanPool(3, stride=2, padding="same"),
+            normal(2, 6, 2),
+            lambda x: nn.avg_pool(x, (3,), (2,), "SAME"),
+            None,
+        ),
         "rms norm": (RMSNorm(4), normal(2, 3, 4), nn.RMSNorm(epsilon=1e-5), dict),
-    }  # fmt: skip
+    }
 
 
 FLAX = ["attention", "conv 2", "group norm", "gru", "lstm", "max pool", "mean pool", "rms norm"]
