@@ -60,7 +60,10 @@ from polyad.operators import (
     value_and_laplacian,
     vjp,
 )
+from polyad.outline import outline
 from polyad.stateful import StatefulLayer, compose
+from polyad.storage import load, save
+from polyad.summary import summary
 from polyad.version import __version__
 
 __all__ = [
@@ -110,12 +113,16 @@ __all__ = [
     "jacobian",
     "jvp",
     "laplacian",
+    "load",
     "nested_switching",
+    "outline",
     "ravel",
     "register_backend",
+    "save",
     "set_backend",
     "setup",
     "stop_gradient",
+    "summary",
     "test_mode",
     "train_mode",
     "use_backend",
