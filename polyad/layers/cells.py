@@ -73,7 +73,7 @@ class RNNCell(Cell):
     """
 
     def step(self, carry: Tree, projected: Any, params: Tree) -> tuple[Tree, Any]:
-        h = xp.tanh(projected + carry @ params["hidden"])
+        h = xp.tanh(projected + carry @ named_parameter(self, params, "hidden"))
         return h, h
 
 
@@ -94,7 +94,7 @@ class LSTMCell(Cell):
 
     def step(self, carry: Tree, projected: Any, params: Tree) -> tuple[Tree, Any]:
         h, c = carry
-        i, f, g, o = self.blocks(projected + h @ params["hidden"])
+        i, f, g, o = self.blocks(projected + h @ named_parameter(self, params, "hidden"))
         c = xp.sigmoid(f) * c + xp.sigmoid(i) * xp.tanh(g)
         h = xp.sigmoid(o) * xp.tanh(c)
         return (h, c), h
@@ -117,8 +117,8 @@ class GRUCell(Cell):
 
     def step(self, carry: Tree, projected: Any, params: Tree) -> tuple[Tree, Any]:
         r, z, n = self.blocks(projected)
-        hr, hz, hn = self.blocks(carry @ params["hidden"])
+        hr, hz, hn = self.blocks(carry @ named_parameter(self, params, "hidden"))
         z = xp.sigmoid(z + hz)
-        n = xp.tanh(n + xp.sigmoid(r + hr) * (hn + params["hidden_bias"]))
+        n = xp.tanh(n + xp.sigmoid(r + hr) * (hn + named_parameter(self, params, "hidden_bias")))
         h = n + z * (carry - n)
         return h, h
