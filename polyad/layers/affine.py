@@ -26,11 +26,17 @@ class Affine(Layer):
     def parameter_shapes(self) -> Tree:
         return {"scale": (self.features,), "bias": (self.features,)} if self.affine else {}
 
-    def scaled(self, x: Any, params: Tree) -> Any:
-        """x * scale + bias."""
-        shapes = self.parameter_shapes()
-        y = x * named_parameter(self, params, "scale") if "scale" in shapes else x
-        return y + named_parameter(self, params, "bias") if "bias" in shapes else y
+    def scaled(self, x: Any, params: Tree, factor: Any = None) -> Any:
+        """x * factor * scale + bias; a factor of each channel meets the scale first, which is less work."""
+        names = self.parameter_shapes()
+        if "scale" in names:
+            scale = named_parameter(self, params, "scale")
+            if factor is not None and factor.shape[-1] == self.features:
+                scale, factor = factor * scale, None
+            x = (x if factor is None else x * factor) * scale
+        elif factor is not None:
+            x = x * factor
+        return x + named_parameter(self, params, "bias") if "bias" in names else x
 
 
 class Scale(Affine):

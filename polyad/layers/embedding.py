@@ -38,12 +38,16 @@ class Embedding(Layer):
             came = describe(x) if is_array(x) else repr(x)
             raise ArgumentError(f"{self!r}: its input is a {came}; it needs an array of integers")
         outside = (x < 0) | (x >= self.entries)
-        y = weight[xp.where(outside, xp.zeros_like(x), x)]
         wrong = xp.any(outside)
         if not (owner(wrong) or get("numpy")).concrete(wrong):
-            return xp.where(outside[..., None], math.nan, y), state
+            return xp.where(
+                outside[..., None], math.nan, self._rows(weight, xp.where(outside, xp.zeros_like(x), x))
+            ), state
         if wrong:
             raise ArgumentError(
                 f"{self!r}: an index is {int(xp.min(x))} or {int(xp.max(x))}; they are 0 to {self.entries - 1}"
             )
-        return y, state
+        return self._rows(weight, x), state
+
+    def _rows(self, weight: Any, x: Any) -> Any:
+        return xp.reshape(xp.take(weight, xp.reshape(x, (-1,)), axis=0), (*x.shape, self.features))

@@ -14,10 +14,10 @@ from polyad.layers.layer import Tree, check_features, check_sizes
 __all__ = ["GroupNorm", "InstanceNorm", "LayerNorm", "RMSNorm"]
 
 
-def standardized(x: Any, axis: int | tuple[int, ...], eps: float) -> Any:
-    """(x - mean) / sqrt(var + eps), over these axes."""
+def moments(x: Any, axis: int | tuple[int, ...], eps: float) -> tuple[Any, Any]:
+    """(x - mean, 1 / sqrt(var + eps)) over these axes."""
     centred = x - xp.mean(x, axis=axis, keepdims=True)
-    return centred / xp.sqrt(xp.mean(centred * centred, axis=axis, keepdims=True) + eps)
+    return centred, 1 / xp.sqrt(xp.mean(centred * centred, axis=axis, keepdims=True) + eps)
 
 
 class LayerNorm(Affine):
@@ -28,7 +28,8 @@ class LayerNorm(Affine):
 
     def __call__(self, x: Any, params: Tree, state: Tree) -> tuple[Any, Tree]:
         check_features(self, x, self.features)
-        return self.scaled(standardized(x, -1, self.eps), params), state
+        centred, factor = moments(x, -1, self.eps)
+        return self.scaled(centred, params, factor), state
 
 
 class RMSNorm(Affine):
@@ -42,7 +43,8 @@ class RMSNorm(Affine):
 
     def __call__(self, x: Any, params: Tree, state: Tree) -> tuple[Any, Tree]:
         check_features(self, x, self.features)
-        return self.scaled(x / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + self.eps), params), state
+        factor = 1 / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + self.eps)
+        return self.scaled(x, params, factor), state
 
 
 class InstanceNorm(Affine):
@@ -57,7 +59,8 @@ class InstanceNorm(Affine):
             raise ArgumentError(
                 f"{self!r}: its input is a {describe(x)}; it needs axes of space, (B, ..., {self.features})"
             )
-        return self.scaled(standardized(x, tuple(range(1, x.ndim - 1)), self.eps), params), state
+        centred, factor = moments(x, tuple(range(1, x.ndim - 1)), self.eps)
+        return self.scaled(centred, params, factor), state
 
 
 class GroupNorm(Affine):
@@ -79,7 +82,13 @@ class GroupNorm(Affine):
 
     def __call__(self, x: Any, params: Tree, state: Tree) -> tuple[Any, Tree]:
         check_features(self, x, self.features, least=2)
-        shape = tuple(x.shape)
-        grouped = xp.reshape(x, (*shape[:-1], self.groups, self.features // self.groups))
-        axes = (*range(1, x.ndim - 1), x.ndim)
-        return self.scaled(xp.reshape(standardized(grouped, axes, self.eps), shape), params), state
+        centred = x - self._mean(x)
+        return self.scaled(centred, params, 1 / xp.sqrt(self._mean(centred * centred) + self.eps)), state
+
+    def _mean(self, x: Any) -> Any:
+        """The mean of each group, for each of its channels: (B, 1, ..., features)."""
+        size = self.features // self.groups
+        channels = xp.mean(x, axis=tuple(range(1, x.ndim - 1)), keepdims=True) if x.ndim > 2 else x
+        groups = xp.reshape(channels, (*channels.shape[:-1], self.groups, size))
+        each = xp.broadcast_to(xp.mean(groups, axis=-1, keepdims=True), tuple(groups.shape))
+        return xp.reshape(each, tuple(channels.shape))
