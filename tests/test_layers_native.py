@@ -9,6 +9,7 @@ import polyad
 from polyad import Conv, Dense, LSTMCell, MaxPool, MeanPool, Recurrence, setup, xp
 from polyad.arrays import operation
 from polyad.layers.convolution import convolution
+from polyad.layers.pooling import max_pool, mean_pool
 from polyad.layers.recurrence import scan
 from polyad.layers.windows import pads
 from tests.examples import arrays, difference, host
@@ -111,6 +112,23 @@ def check_third(backend, name, modes):
         )
         < 1e-10
     )
+
+
+@pytest.mark.parametrize("modes", ["rrr", "frr", "rfr", "rrf", "ffr"])
+@pytest.mark.parametrize("pool", [max_pool, mean_pool])
+def test_a_native_pool_has_the_derivatives_of_the_primitives_on_torch(pool, modes):
+    torch = pytest.importorskip("torch")
+    x, weight = arrays("torch", GENERATOR.normal(size=(2, 6, 5, 2)), GENERATOR.normal(size=(2,)))
+    words = [{"r": "reverse", "f": "forward"}[m] for m in modes]
+    for padding in (((1, 0), (0, 1)), ((1, 1), (1, 1))):
+        options = {"window": (3, 2), "stride": (2, 1), "padding": padding}
+
+        def found(f, options=options):
+            return third(lambda x, w: xp.sum(xp.tanh(w * f(xp.sin(x), **options))), x, weight, words, "torch")
+
+        assert difference(found(pool), found(pool.primitive)) < 1e-10
+        batched = torch.func.vmap(lambda row, options=options: pool(row[None], **options)[0])(x)
+        assert difference(batched, pool.primitive(x, **options)) < 1e-14
 
 
 def test_scan_is_one_loop_for_a_compiler_and_agrees_with_the_steps():

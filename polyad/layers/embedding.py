@@ -40,9 +40,8 @@ class Embedding(Layer):
         outside = (x < 0) | (x >= self.entries)
         wrong = xp.any(outside)
         if not (owner(wrong) or get("numpy")).concrete(wrong):
-            return xp.where(
-                outside[..., None], math.nan, self._rows(weight, xp.where(outside, xp.zeros_like(x), x))
-            ), state
+            y = self._rows(weight, xp.where(outside, xp.zeros_like(x), x))
+            return xp.where(outside[..., None], math.nan, y), state
         if wrong:
             raise ArgumentError(
                 f"{self!r}: an index is {int(xp.min(x))} or {int(xp.max(x))}; they are 0 to {self.entries - 1}"
