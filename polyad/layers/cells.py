@@ -117,9 +117,10 @@ class GRUCell(Cell):
         return {**super().parameter_shapes(), "hidden_bias": (self.hidden,)}
 
     def step(self, carry: Tree, projected: Any, params: Tree) -> tuple[Tree, Any]:
-        r, z, n = self.blocks(projected)
-        hr, hz, hn = self.blocks(carry @ named_parameter(self, params, "hidden"))
-        z = xp.sigmoid(z + hz)
-        n = xp.tanh(n + xp.sigmoid(r + hr) * (hn + named_parameter(self, params, "hidden_bias")))
+        two = 2 * self.hidden
+        columns = carry @ named_parameter(self, params, "hidden")
+        gates = xp.sigmoid(projected[:, :two] + columns[:, :two])
+        r, z = gates[:, : self.hidden], gates[:, self.hidden :]
+        n = xp.tanh(projected[:, two:] + r * (columns[:, two:] + named_parameter(self, params, "hidden_bias")))
         h = n + z * (carry - n)
         return h, h
