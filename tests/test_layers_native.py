@@ -6,7 +6,23 @@ import numpy as np
 import pytest
 
 import polyad
-from polyad import Conv, Dense, LSTMCell, MaxPool, MeanPool, Recurrence, setup, xp
+from polyad import (
+    Chain,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GroupNorm,
+    GRUCell,
+    LSTMCell,
+    MaxPool,
+    MeanPool,
+    MultiHeadAttention,
+    Recurrence,
+    StatefulLayer,
+    setup,
+    xp,
+)
 from polyad.arrays import operation
 from polyad.layers.convolution import convolution
 from polyad.layers.pooling import max_pool, mean_pool
@@ -213,3 +229,36 @@ def test_an_empty_batch_gives_an_empty_batch(layer, backend):
     params, state = setup(0, layer, backend=backend, dtype="float64")
     y, _ = layer(arrays(backend, np.zeros((0, 6, 2))), params, state)
     assert tuple(y.shape) == {"Conv": (0, 4, 3), "Dense": (0, 6, 3)}.get(type(layer).__name__, (0, 3, 2))
+
+
+@pytest.mark.parametrize("backend", ["autograd", "torch"])
+def test_whatever_a_nested_derivative_keeps_layers_give_the_same(backend):
+    pytest.importorskip(backend)
+    model = Chain(
+        Conv(2, 3, (3, 3), "tanh", padding=((1, 0), (0, 1))),
+        MaxPool((2, 2), padding="same"),
+        GroupNorm(3, 3),
+        lambda x: xp.reshape(x, (x.shape[0], 9, 3)),
+        Recurrence(GRUCell(3, 4)),
+        MultiHeadAttention(4, 2),
+        Dropout(0.3),
+        Flatten(),
+        Dense(36, 2),
+    )
+    params, state = setup(0, model, backend=backend, dtype="float64")
+    x = arrays(backend, GENERATOR.normal(size=(3, 6, 6, 2)))
+
+    def loss(params, x):
+        net = StatefulLayer(model, params, state)
+        slope = polyad.gradient(lambda x: xp.sum(net(x) ** 2), x)
+        return xp.sum(net(x) ** 2) + xp.sum(slope**3)
+
+    found = {}
+    for strategy in ("taped", "recompute", "forward_over_reverse"):
+        with polyad.nested_switching(strategy):
+            found[strategy] = host(polyad.gradient(loss, params, x, argnums=(0, 1), backend=backend))
+    scale = max(np.abs(leaf).max() for leaf in found["taped"])
+    assert scale > 0.1
+    for strategy in ("recompute", "forward_over_reverse"):
+        for a, b in zip(found[strategy], found["taped"], strict=True):
+            assert np.abs(a - b).max() < 1e-12 * scale

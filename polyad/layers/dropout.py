@@ -83,5 +83,6 @@ class Dropout(Layer):
             return x, state
         words = random_words(state["key"], state["count"], tuple(x.shape))
         keep = words >= min(round(self.rate * 2**32) - 2**31, 2**31 - 1)
-        y = xp.where(keep, x / (1 - self.rate), xp.zeros_like(x))
-        return y, {**state, "count": xp.reshape(state["count"] + 1, ())}
+        # A product, as in torch: where() takes four times as long there, and would hide a NaN.
+        mask = xp.astype(keep, x.dtype) / (1 - self.rate)
+        return x * mask, {**state, "count": xp.reshape(state["count"] + 1, ())}
