@@ -9,8 +9,8 @@ the default backend.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,7 @@ __all__ = [
     "dtype_name",
     "is_floating",
     "number_kind",
+    "operation",
     "single_owner",
     "stop_gradient",
     "xp",
@@ -208,7 +209,7 @@ def _found(path: str, namespace: Any, backend: Backend | None) -> Any:
     from polyad.compositions import ACTIVATIONS  # they are written in xp
 
     if path in ACTIVATIONS:  # names that are not the standard's mean something else in some frameworks
-        return (backend.activations if backend else {}).get(path) or ACTIVATIONS[path]
+        return (backend.native if backend else {}).get(path) or ACTIVATIONS[path]
     f = namespace
     try:
         for part in path.split("."):
@@ -232,6 +233,32 @@ def _lift(arg: Any, backend: Backend, beside: Any) -> Any:
 
 def _resolve(kwargs: dict[str, Any], namespace: Any) -> dict[str, Any]:
     return {key: getattr(namespace, x.name) if isinstance(x, DType) else x for key, x in kwargs.items()}
+
+
+def operation(f: Callable[..., Any]) -> Callable[..., Any]:
+    """f, written in xp; where the framework of its arguments has one of this name in `Backend.native`, that one.
+
+    The arguments are trees of arrays. Those that f captures are not seen, so
+    what f depends on is given to it. `f.primitive` is f in xp; a native function
+    that returns NotImplemented leaves the call to it.
+    """
+    name = f.__name__
+
+    @wraps(f)
+    def dispatched(*args: Any, **kwargs: Any) -> Any:
+        backend = single_owner(leaf for arg in args if not callable(arg) for leaf in trees.leaves(arg))
+        native = None if backend is None else backend.native.get(name)
+        if native is not None and backend is not None:
+            beside = [leaf for arg in args if not callable(arg) for leaf in trees.leaves(arg)]
+            lift = partial(_lift, backend=backend, beside=beside)
+            lifted = (arg if callable(arg) else trees.map(lift, arg) for arg in args)
+            y = native(*lifted, **kwargs)
+            if y is not NotImplemented:
+                return y
+        return f(*args, **kwargs)
+
+    dispatched.primitive = f  # type: ignore[attr-defined]
+    return dispatched
 
 
 class Namespace:

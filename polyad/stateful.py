@@ -7,7 +7,7 @@ from polyad import trees
 from polyad.arrays import dtype_name, is_floating
 from polyad.backends import Scope, current, is_array, owner
 from polyad.backends.base import Backend
-from polyad.captures import declared_arrays, unboxed
+from polyad.captures import declared_arrays, seen_state, surroundings, unboxed
 from polyad.errors import ArgumentError, DTypeError, MixedArraysError, ParameterError
 from polyad.layers.layer import Layer, Tree
 
@@ -30,7 +30,7 @@ class StatefulLayer:
         if isinstance(model, Layer):
             model.check_parameters(params)
         self.model, self.params, self.state = model, params, state
-        self._scope = Scope()
+        self._scope, self._made_in = Scope(), surroundings()
 
     def __call__(self, x: Any, params: Tree = None) -> Any:
         y, state = self.value_and_state(x, params)
@@ -40,7 +40,7 @@ class StatefulLayer:
     def value_and_state(self, x: Any, params: Tree = None) -> tuple[Any, Tree]:
         """(y, the state after this call), which is not written."""
         params = self.params if params is None else unboxed(params)
-        out = self.model(_fitting(params, x), params, self.state)
+        out = self.model(_fitting(params, x), params, seen_state(self, self.state, self._made_in))
         if not isinstance(out, tuple) or len(out) != 2:
             raise ArgumentError(f"{self.model!r} must return (y, state); it returned {type(out).__name__}")
         return out

@@ -62,7 +62,7 @@ class Autograd(Backend):
         return namespace
 
     @property
-    def activations(self) -> Mapping[str, Function]:
+    def native(self) -> Mapping[str, Function]:
         return ACTIVATIONS
 
     def owns(self, array: Any) -> bool:

@@ -212,8 +212,12 @@ class Backend(ABC):
         return self
 
     @property
-    def activations(self) -> Mapping[str, Function]:
-        """What the framework has itself of `compositions.ACTIVATIONS`."""
+    def native(self) -> Mapping[str, Function]:
+        """What the framework does itself, by name: of `compositions.ACTIVATIONS`, and operations of layers.
+
+        Values and derivatives of every order and mode are those of the
+        primitives; jets have none of the operations and go through primitives.
+        """
         return {}
 
     def batch(self, f: Function) -> Function:

@@ -28,22 +28,11 @@ from polyad.backends.base import (
     zeros_for_none,
 )
 from polyad.backends.directions import at_once, basis, largest, refuse_too_large
+from polyad.backends.jax_native import NATIVE, traced
 from polyad.backends.purity import refuse_changed
 from polyad.errors import DetachError, PrecisionError
 
 __all__ = ["Jax"]
-
-ACTIVATIONS = {
-    "erf": jax.scipy.special.erf,
-    "gelu": lambda x, /: jax.nn.gelu(x, approximate=False),
-    "log_softmax": lambda x, /, *, axis=-1: jax.nn.log_softmax(x, axis),
-    "logsumexp": lambda x, /, *, axis=None, keepdims=False: jax.nn.logsumexp(x, axis, keepdims=keepdims),
-    "relu": jax.nn.relu,
-    "sigmoid": jax.nn.sigmoid,
-    "silu": jax.nn.silu,
-    "softmax": lambda x, /, *, axis=-1: jax.nn.softmax(x, axis),
-    "softplus": jax.nn.softplus,
-}
 
 
 class Jax(Backend):
@@ -59,8 +48,8 @@ class Jax(Backend):
         return jnp
 
     @property
-    def activations(self) -> Mapping[str, Function]:
-        return ACTIVATIONS
+    def native(self) -> Mapping[str, Function]:
+        return NATIVE
 
     def owns(self, array: Any) -> bool:
         return isinstance(array, jax.Array)
@@ -105,7 +94,7 @@ class Jax(Backend):
 
     def chunked(self, sweep: Callable[[Any, int], Arrays], n: int, step: int) -> Arrays:
         whole = n // step
-        if whole < 2 or not _traced():
+        if whole < 2 or not traced():
             return super().chunked(sweep, n, step)
         # One loop for the compiler, which would take its time for a copy of f for each chunk.
         found = jax.lax.map(lambda i: sweep(i * step, step), jnp.arange(whole))
@@ -140,7 +129,7 @@ class Jax(Backend):
 
     def preferred_strategy(self, mode: str) -> tuple[str, str]:
         # Measured: docs/nested.md.
-        if not _traced():
+        if not traced():
             return "taped", "uncompiled, the others cost a trace at each call"
         if mode == "jets":
             return "taped", "compiled, a pass of jets is 5 to 9 % faster than if it is recomputed"
@@ -197,11 +186,6 @@ class Jax(Backend):
                 "lose its derivative. Convert before the call, outside the transformation"
             )
         return np.asarray(array)
-
-
-def _traced() -> bool:
-    """Whether what is computed here is compiled later."""
-    return isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
 # What JAX raises where f wants to see a value.

@@ -28,7 +28,7 @@ class JetBackend(Backend):
         return isinstance(array, Jet)
 
     @property
-    def activations(self) -> Mapping[str, Function]:
+    def native(self) -> Mapping[str, Function]:
         return {name: getattr(namespace_over(self.namespace), name) for name in ACTIVATIONS}
 
     def pushforward(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:

@@ -29,7 +29,8 @@ from polyad.backends.base import (
 from polyad.backends.torch_attach import attach
 from polyad.backends.torch_chain import chain
 from polyad.backends.torch_graph import reaches_outside, recorded, refuse_dead_ends
-from polyad.backends.torch_namespace import ACTIVATIONS, inside_functorch, namespace
+from polyad.backends.torch_namespace import inside_functorch, namespace
+from polyad.backends.torch_native import NATIVE
 from polyad.backends.torch_replay import Replay
 from polyad.errors import DetachError
 
@@ -49,8 +50,8 @@ class Torch(Backend):
         return namespace
 
     @property
-    def activations(self) -> Mapping[str, Function]:
-        return ACTIVATIONS
+    def native(self) -> Mapping[str, Function]:
+        return NATIVE
 
     def owns(self, array: Any) -> bool:
         return isinstance(array, torch.Tensor)

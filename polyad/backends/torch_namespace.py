@@ -14,7 +14,7 @@ from array_api_compat import torch as standard
 
 from polyad import compositions
 
-__all__ = ["ACTIVATIONS", "inside_functorch", "namespace"]
+__all__ = ["inside_functorch", "namespace"]
 
 
 def inside_functorch() -> bool:
@@ -132,20 +132,6 @@ class TorchNamespace:
         return value
 
 
-def _logsumexp(x: Any, /, *, axis: Any = None, keepdims: bool = False) -> Any:
-    return torch.logsumexp(x, tuple(range(x.ndim)) if axis is None else axis, keepdims)
-
-
-ACTIVATIONS = {
-    "erf": torch.erf,
-    "gelu": torch.nn.functional.gelu,
-    "log_softmax": lambda x, /, *, axis=-1: torch.log_softmax(x, axis),
-    "logsumexp": _logsumexp,
-    "relu": torch.relu,
-    "sigmoid": torch.sigmoid,
-    "silu": torch.nn.functional.silu,
-    "softmax": lambda x, /, *, axis=-1: torch.softmax(x, axis),
-}  # softplus is not among them: torch's is linear above 20
 _NAME = "polyad.backends.torch_namespace"
 _MATRICES = {"det": _det, "eigh": _eigh, "slogdet": _slogdet, "solve": _solve}
 _linalg = TorchNamespace(f"{_NAME}.linalg", _MATRICES, standard.linalg)

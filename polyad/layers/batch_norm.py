@@ -7,12 +7,13 @@ import numpy as np
 
 from polyad.arrays import describe, stop_gradient, xp
 from polyad.errors import ArgumentError
-from polyad.layers.layer import Layer, Random, Test, Train, Tree, named_parameter
+from polyad.layers.affine import Affine
+from polyad.layers.layer import Random, Test, Train, Tree
 
 __all__ = ["BatchNorm"]
 
 
-class BatchNorm(Layer):
+class BatchNorm(Affine):
     """(x - mean) / sqrt(var + eps) * scale + bias, x of shape (B, ..., features).
 
     In training mode mean and (biased) variance are those of the batch, over all
@@ -25,20 +26,12 @@ class BatchNorm(Layer):
     """
 
     def __init__(self, features: int, *, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True) -> None:
-        if not isinstance(features, int) or features <= 0:
-            raise ArgumentError(f"BatchNorm({features!r}): the number of features is a positive integer")
-        self.features, self.eps, self.momentum, self.affine = features, eps, momentum, affine
-
-    def __repr__(self) -> str:
-        return f"BatchNorm({self.features}{'' if self.affine else ', affine=False'})"
+        super().__init__(features, eps=eps, affine=affine)
+        self.momentum = momentum
 
     def init(self, random: Random) -> tuple[Tree, Tree]:
-        one, zero = np.ones(self.features, np.float32), np.zeros(self.features, np.float32)
-        params = {"scale": one, "bias": zero} if self.affine else {}
-        return params, {"mean": zero.copy(), "var": one.copy(), "mode": Train()}
-
-    def parameter_shapes(self) -> Tree:
-        return {"scale": (self.features,), "bias": (self.features,)} if self.affine else {}
+        mean, var = np.zeros(self.features, np.float32), np.ones(self.features, np.float32)
+        return super().init(random)[0], {"mean": mean, "var": var, "mode": Train()}
 
     def __call__(self, x: Any, params: Tree, state: Tree) -> tuple[Any, Tree]:
         if x.ndim < 2 or x.shape[-1] != self.features:
@@ -47,10 +40,7 @@ class BatchNorm(Layer):
             centred, var = x - state["mean"], state["var"]
         else:
             centred, var, state = self._statistics(x, state)
-        y = centred / xp.sqrt(var + self.eps)
-        if self.affine:
-            y = y * named_parameter(self, params, "scale") + named_parameter(self, params, "bias")
-        return y, state
+        return self.scaled(centred, params, 1 / xp.sqrt(var + self.eps)), state
 
     def _statistics(self, x: Any, state: Tree) -> tuple[Any, Any, Tree]:
         n = math.prod(x.shape[:-1])

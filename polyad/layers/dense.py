@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
-from polyad.arrays import describe, dtype_name
-from polyad.errors import ArgumentError, DTypeError, ParameterError
-from polyad.layers.activations import Activation, activation
-from polyad.layers.layer import Layer, Random, Tree, named_parameter
+from polyad.errors import ArgumentError
+from polyad.layers.activations import Activation
+from polyad.layers.activations import activation as as_activation
+from polyad.layers.layer import Layer, Random, Tree, activation_name, check_features, check_weight, named_parameter
 
 __all__ = ["Dense"]
 
@@ -25,11 +25,16 @@ class Dense(Layer):
         if not all(isinstance(n, int) and n > 0 for n in (inputs, outputs)):
             raise ArgumentError(f"Dense({inputs!r}, {outputs!r}): sizes are positive integers")
         self.inputs, self.outputs, self.bias = inputs, outputs, bias
-        self.name, self.activation = activation, _activation(activation)
+        self.name, self.activation = activation, as_activation(activation)
 
     def __repr__(self) -> str:
-        name = "" if self.name is None else f", {getattr(self.name, '__name__', self.name)!r}"
-        return f"Dense({self.inputs}, {self.outputs}{name}{'' if self.bias else ', bias=False'})"
+        parts = [
+            str(self.inputs),
+            str(self.outputs),
+            *activation_name(self.name),
+            *([] if self.bias else ["bias=False"]),
+        ]
+        return f"Dense({', '.join(parts)})"
 
     def init(self, random: Random) -> tuple[Tree, Tree]:
         bound = math.sqrt(6 / (self.inputs + self.outputs))
@@ -44,25 +49,9 @@ class Dense(Layer):
 
     def __call__(self, x: Any, params: Tree, state: Tree) -> tuple[Any, Tree]:
         weight = named_parameter(self, params, "weight")
-        if weight.dtype != x.dtype or x.shape[-1:] != (self.inputs,) or weight.ndim != 2:
-            self._explain(x, weight)
+        check_features(self, x, self.inputs)
+        check_weight(self, x, weight, (self.inputs, self.outputs))
         y = x @ weight
         if self.bias:
             y = y + named_parameter(self, params, "bias")
         return self.activation(y), state
-
-    def _explain(self, x: Any, weight: Any) -> None:
-        if tuple(weight.shape) != (self.inputs, self.outputs):
-            raise ParameterError(f"{self!r}: params['weight'] is a {describe(weight)}")
-        if tuple(x.shape[-1:]) != (self.inputs,):
-            raise ArgumentError(
-                f"{self!r}: its input has shape {tuple(x.shape)}; the last axis must have {self.inputs} entries"
-            )
-        raise DTypeError(
-            f"{self!r}: params['weight'] is {dtype_name(weight.dtype)}, its input x is {dtype_name(x.dtype)}. Type "
-            f"polyad.convert(x, backend, dtype={dtype_name(weight.dtype)!r}), or setup(..., "
-            f"dtype={dtype_name(x.dtype)!r})"
-        )
-
-
-_activation = activation

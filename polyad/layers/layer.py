@@ -5,13 +5,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from polyad.arrays import describe
+from polyad.arrays import describe, dtype_name
 from polyad.backends import is_array
-from polyad.errors import ParameterError
+from polyad.errors import ArgumentError, DTypeError, ParameterError
 
 Tree = Any
 
-__all__ = ["Layer", "Random", "Test", "Train", "named_parameter"]
+__all__ = [
+    "Layer",
+    "Random",
+    "Test",
+    "Train",
+    "activation_name",
+    "check_features",
+    "check_sizes",
+    "check_weight",
+    "named_parameter",
+]
 
 
 class Train(NamedTuple):
@@ -43,9 +53,19 @@ class Random:
 
     def uniform(self, bound: float, shape: tuple[int, ...]) -> np.ndarray:
         """Uniform in [-bound, bound), float32."""
+        return (2 * self._generator().random(shape, dtype=np.float32) - 1) * np.float32(bound)
+
+    def normal(self, deviation: float, shape: tuple[int, ...]) -> np.ndarray:
+        """Normal with mean 0 and this standard deviation, float32."""
+        return self._generator().standard_normal(shape, dtype=np.float32) * np.float32(deviation)
+
+    def words(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Random int32, as the key of a generator in a state."""
+        return self._generator().integers(-(2**31), 2**31, shape, dtype=np.int32)
+
+    def _generator(self) -> np.random.Generator:
         key = np.random.SeedSequence(self.seed, spawn_key=(zlib.crc32(self.place.encode()),))
-        numbers = np.random.Generator(np.random.Philox(key)).random(shape, dtype=np.float32)
-        return (2 * numbers - 1) * np.float32(bound)
+        return np.random.Generator(np.random.Philox(key))
 
 
 class Layer:
@@ -112,3 +132,34 @@ def named_parameter(layer: Layer, params: Tree, name: str) -> Any:
             f"{layer!r} needs params[{name!r}] and got {found}. Make parameters with "
             f"params, state = polyad.setup(0, model)"
         ) from None
+
+
+def check_sizes(layer: str, **given: Any) -> None:
+    """ArgumentError where one is no positive integer."""
+    for name, n in given.items():
+        if type(n) is not int or n <= 0:
+            raise ArgumentError(f"{layer}: {name}={n!r}; it is a positive integer")
+
+
+def check_features(layer: Layer, x: Any, features: int, least: int = 1) -> None:
+    """ArgumentError where the last axis of x has another size, or x fewer axes than it needs."""
+    if x.ndim < least or tuple(x.shape[-1:]) != (features,):
+        needed = f"(B, ..., {features})" if least > 1 else f"(..., {features})"
+        raise ArgumentError(f"{layer!r}: its input is a {describe(x)}; it needs {needed}")
+
+
+def check_weight(layer: Layer, x: Any, weight: Any, shape: tuple[int, ...], name: str = "params['weight']") -> None:
+    """ParameterError where the weight has another shape; DTypeError where its dtype is not that of x."""
+    if tuple(weight.shape) != shape:
+        raise ParameterError(f"{layer!r}: {name} is a {describe(weight)}; it needs shape {shape}")
+    if weight.dtype != x.dtype:
+        raise DTypeError(
+            f"{layer!r}: {name} is {dtype_name(weight.dtype)}, its input x is {dtype_name(x.dtype)}. Type "
+            f"polyad.convert(x, backend, dtype={dtype_name(weight.dtype)!r}), or setup(..., "
+            f"dtype={dtype_name(x.dtype)!r})"
+        )
+
+
+def activation_name(name: Any) -> list[str]:
+    """An activation as an argument, for repr()."""
+    return [] if name is None else [repr(getattr(name, "__name__", name))]

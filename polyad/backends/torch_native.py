@@ -1,0 +1,75 @@
+"""What torch does itself: activations, convolution and pooling."""
+
+import math
+from typing import Any
+
+import torch
+from torch.nn.functional import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    conv1d,
+    conv2d,
+    conv3d,
+    gelu,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+    pad,
+    silu,
+)
+
+__all__ = ["NATIVE"]
+
+
+def _logsumexp(x: Any, /, *, axis: Any = None, keepdims: bool = False) -> Any:
+    return torch.logsumexp(x, tuple(range(x.ndim)) if axis is None else axis, keepdims)
+
+
+def _channels_first(x: Any, padding: Any, window: Any = None, fill: float = 0.0) -> tuple[Any, tuple[int, ...]]:
+    """(x as torch has it, the padding left to its function: as much on both sides, half a window at most)."""
+    sides = tuple(before for before, _ in padding)
+    x = torch.movedim(x, -1, 1)
+    fits = window is None or all(2 * side <= k for side, k in zip(sides, window, strict=True))
+    if fits and all(before == after for before, after in padding):
+        return x, sides
+    return pad(x, [p for pair in reversed(padding) for p in pair], value=fill), (0,) * len(sides)
+
+
+def _max_pool(x: Any, *, window: Any, stride: Any, padding: Any) -> Any:
+    """The places by torch, and the entries taken from there: torch's own backward pass has no such plain derivative."""
+    n = len(window)
+    z, sides = _channels_first(x, padding, window, -math.inf)
+    pool = (max_pool1d, max_pool2d, max_pool3d)[n - 1]
+    places = torch.movedim(pool(z.detach(), window, stride, sides, return_indices=True)[1], 1, -1)
+    z = torch.movedim(z, 1, -1).flatten(1, n)
+    return torch.gather(z, 1, places.flatten(1, n)).unflatten(1, places.shape[1:-1])
+
+
+def _mean_pool(x: Any, *, window: Any, stride: Any, padding: Any) -> Any:
+    x, sides = _channels_first(x, padding, window)
+    pool = (avg_pool1d, avg_pool2d, avg_pool3d)[len(window) - 1]
+    return torch.movedim(pool(x, window, stride, sides), 1, -1)
+
+
+def _convolution(x: Any, weight: Any, *, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
+    n = len(stride)
+    x, sides = _channels_first(x, padding)
+    convolve = (conv1d, conv2d, conv3d)[n - 1]
+    y = convolve(x, torch.permute(weight, (n + 1, n, *range(n))), None, stride, sides, dilation, groups)
+    return torch.movedim(y, 1, -1)
+
+
+NATIVE = {
+    "convolution": _convolution,
+    "erf": torch.erf,
+    "gelu": gelu,
+    "log_softmax": lambda x, /, *, axis=-1: torch.log_softmax(x, axis),
+    "logsumexp": _logsumexp,
+    "max_pool": _max_pool,
+    "mean_pool": _mean_pool,
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+    "silu": silu,
+    "softmax": lambda x, /, *, axis=-1: torch.softmax(x, axis),
+}  # softplus is not among them: torch's is linear above 20
