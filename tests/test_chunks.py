@@ -151,6 +151,7 @@ def test_a_jacobian_that_no_memory_holds_is_refused_before_it_is_made(backend, n
         ("gradient", {"a": np.ones(2), "b": np.ones(2)}),  # a sweep for each leaf
         ("gradient", np.ones(MOST_DIRECTIONS + 1)),  # and for each chunk
         ("jacobian", {"a": np.ones(2), "b": np.ones(2)}),
+        ("laplacian", np.ones((1, 2 * MOST_DIRECTIONS))),
     ],
 )
 def test_two_masks_in_one_derivative_are_refused(backend, name, inputs):
@@ -160,11 +161,13 @@ def test_two_masks_in_one_derivative_are_refused(backend, name, inputs):
     def f(x):
         drawn.append(1.0)
         leaves = polyad.trees.leaves(x)
-        return len(drawn) * sum(xp.sum(leaf**2) for leaf in leaves)
+        total = sum(xp.sum(leaf**2, axis=None if name != "laplacian" else 1) for leaf in leaves)
+        return len(drawn) * total
 
-    if backend == "jax" and not isinstance(inputs, dict):  # one linearization for all chunks
+    options = {} if name == "laplacian" else {"mode": "forward"}
+    if backend == "jax" and name == "gradient" and not isinstance(inputs, dict):  # one linearization for all chunks
         found = getattr(polyad, name)(f, convert(inputs, backend), mode="forward")
         close(found, 2 * inputs)
     else:
         with pytest.raises(ImpureFunctionError, match="Draw the numbers outside and pass them in"):
-            getattr(polyad, name)(f, convert(inputs, backend), mode="forward", backend=backend)
+            getattr(polyad, name)(f, convert(inputs, backend), backend=backend, **options)

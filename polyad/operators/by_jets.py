@@ -32,11 +32,15 @@ class _NotByJetsError(UnsupportedError):
     """What the framework has to do itself."""
 
 
+class _ChangedError(ImpureFunctionError):
+    """Two sweeps were of two functions, which no other pass makes one."""
+
+
 def by_jets(passes: Passes, jets: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
     """jets(), or otherwise() where jets may not go through f; the plan says which and why."""
     try:
         return jets()
-    except (ImpureFunctionError, RowsMixError):
+    except (_ChangedError, RowsMixError):
         raise
     except Exception as error:  # f is a stranger: whatever it does with a jet, its own words come from the other pass
         why = _short(error)
@@ -66,7 +70,7 @@ def forward_laplacian(field: Field, x: Any) -> tuple[Any, Arrays]:
         before = y
         (y,), (dy,), (lap,), *rest = laplacians(field.flat, (x,), (unit,), field.call.has_aux)
         if before is not None:
-            refuse_changed(field.backend, (y,), (before,), "give a larger chunk_size")
+            _refuse_changed(field, y, before)
         total = lap if total is None else total + lap
         slopes.append(stop_gradient(dy))
         aux = rest[0] if rest else ()
@@ -75,6 +79,13 @@ def forward_laplacian(field: Field, x: Any) -> tuple[Any, Arrays]:
     with field.backend.untracked():
         dys = xp.concat(slopes, axis=0) if len(slopes) > 1 else slopes[0]
     return _checked_rows(field, x, y, dys, total), aux
+
+
+def _refuse_changed(field: Field, y: Any, before: Any) -> None:
+    try:
+        refuse_changed(field.backend, (y,), (before,), "give a larger chunk_size")
+    except ImpureFunctionError as error:
+        raise _ChangedError(*error.args) from None
 
 
 def _checked_rows(field: Field, x: Any, y: Any, dys: Any, laps: Any) -> Any:
