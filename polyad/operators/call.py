@@ -58,6 +58,7 @@ class Call:
         self.keeps_value = isinstance(has_aux, KeepValue)
         self._pairs = has_aux.has_aux if isinstance(has_aux, KeepValue) else has_aux
         self.kwargs = kwargs or {}
+        self._known: dict[int, Any] = {}  # states that f has read
         self.chunk_size = _whole(operator, chunk_size)
         self.check_outputs: Callable[[Call, Arrays], None] = lambda call, ys: None  # of operators that refuse some
         self.single = not isinstance(argnums, tuple | list)
@@ -85,7 +86,7 @@ class Call:
 
     def flat(self, *xs: Any) -> Any:
         """f on the leaves xs, which may be jets over arrays of the backend."""
-        with running(self._of_jets(xs) or self.backend) as backend:
+        with running(self._of_jets(xs) or self.backend, self._known) as backend:
             out = self.f(*self._rebuilt(xs), **self.kwargs)
             y, aux = self._split(out)
             leaves, self.out_spec = trees.flatten(y)
