@@ -4,6 +4,7 @@ from polyad import backends, errors
 from polyad.arrays import array_namespace, convert, stop_gradient, xp
 from polyad.backends import register_backend, set_backend, use_backend
 from polyad.layers import BatchNorm, Chain, Dense, Layer, setup, test_mode, train_mode
+from polyad.models import adopt, release
 from polyad.nested import nested_switching
 from polyad.operators import (
     batched_jacobian,
@@ -38,6 +39,7 @@ __all__ = [
     "Layer",
     "StatefulLayer",
     "__version__",
+    "adopt",
     "array_namespace",
     "backends",
     "batched_jacobian",
@@ -57,6 +59,7 @@ __all__ = [
     "nested_switching",
     "ravel",
     "register_backend",
+    "release",
     "set_backend",
     "setup",
     "stop_gradient",

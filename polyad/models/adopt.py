@@ -50,9 +50,10 @@ def release(net: StatefulLayer) -> Any:
              Equinox, or (model, State) where it was adopted with one
     raises   ArgumentError for a net that was not adopted
     """
-    if not isinstance(getattr(net, "model", None), Adopted):
+    model = getattr(net, "model", None)
+    if not isinstance(model, Adopted):
         raise ArgumentError(f"release: {net!r} was not made by polyad.adopt; its parameters are net.params")
-    return net.model.released(net.params, net.state)
+    return model.released(net.params, net.state)
 
 
 def _home(model: Any) -> Any:
@@ -62,6 +63,6 @@ def _home(model: Any) -> Any:
                 module, _, name = path.partition(":")
                 return getattr(importlib.import_module(module), name)
     raise ArgumentError(
-        f"adopt: {type(model).__name__} is no model of {', '.join(_HOMES)}. A function (x, params, state) -> (y, state) "
-        f"needs no adoption: StatefulLayer(f, params, state)"
+        f"adopt: {type(model).__name__} is no model of {', '.join(_HOMES)}. A function "
+        f"(x, params, state) -> (y, state) needs no adoption: StatefulLayer(f, params, state)"
     )

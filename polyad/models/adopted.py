@@ -7,10 +7,10 @@ from typing import Any
 from polyad import trees
 from polyad.arrays import asarray
 from polyad.backends import get, is_host, use_backend
-from polyad.errors import ArgumentError
+from polyad.errors import ArgumentError, ParameterError
 from polyad.layers.layer import Layer, Random, Test, Tree
 
-__all__ = ["Adopted", "mode_arguments", "same"]
+__all__ = ["Adopted", "inputs", "mode_arguments", "refuse_options", "same"]
 
 Arguments = dict[str, Any]
 
@@ -51,6 +51,13 @@ class Adopted(Layer):
         """Its own parameters and state, whatever the seed: so it can be a layer of a Chain."""
         return self.own()
 
+    def check_parameters(self, params: Tree, root: str = "params") -> None:
+        try:
+            super().check_parameters(params, root)
+        except ParameterError as error:
+            found = str(error).split(". Make parameters")[0]
+            raise ParameterError(f"{found}. Its own parameters are those of polyad.adopt(...).params") from None
+
     def parameter_shapes(self) -> Tree:
         return self.shapes
 
@@ -63,7 +70,7 @@ class Adopted(Layer):
 
     def __call__(self, x: Any, params: Tree, state: Tree) -> tuple[Any, Tree]:
         training = not isinstance(state["mode"], Test)
-        args, kwargs = _arguments(self._lifted(x))
+        args, kwargs = inputs(self._lifted(x))
         y, moved = self.run(args, {**self.options[training], **kwargs}, params, state, training)
         return y, {**state, **moved} if moved else state
 
@@ -75,7 +82,7 @@ class Adopted(Layer):
             return trees.map(lambda leaf: asarray(leaf) if is_host(leaf) else leaf, x)
 
 
-def _arguments(x: Any) -> tuple[tuple[Any, ...], Arguments]:
+def inputs(x: Any) -> tuple[tuple[Any, ...], Arguments]:
     """(positional, keyword) arguments of the model."""
     if isinstance(x, dict) and all(isinstance(key, str) for key in x):
         return (), x

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from polyad.arrays import stop_gradient, xp
 from polyad.errors import UnsupportedError
 
-__all__ = ["Inside"]
+__all__ = ["Inside", "random_state"]
 
 Array = Any
 
@@ -30,14 +30,14 @@ Array = Any
 class Inside(TorchFunctionMode):  # type: ignore[misc]  # torch has no types for it
     """The block in which an adopted module runs.
 
-    seed   (seed, count): the same numbers are drawn in each evaluation of one call
-    moved  new running statistics by the id of the old ones, which are not written to
-    drew   whether random numbers were drawn
+    random  seed and count of a state: the same numbers are drawn in each evaluation of one call
+    moved   new running statistics by the id of the old ones, which are not written to
+    drew    whether random numbers were drawn
     """
 
-    def __init__(self, seed: tuple[Array, Array] | None = None) -> None:
+    def __init__(self, random: dict[str, Array]) -> None:
         super().__init__()
-        self.seed, self.drew = seed, False
+        self.random, self.drew = random, False
         self.moved: dict[int, Array] = {}
         self._generators: dict[Any, torch.Generator] = {}
         self._hooks = _saving_hooks()
@@ -47,10 +47,10 @@ class Inside(TorchFunctionMode):  # type: ignore[misc]  # torch has no types for
         if func in NORMS:
             self._refuse_checkpoints(func)
             return NORMS[func](self.moved, *args, **kwargs)
-        if self.seed is not None and getattr(func, "__name__", "") in RANDOM:
+        if getattr(func, "__name__", "") in RANDOM:
             self._refuse_checkpoints(func)
             return RANDOM[func.__name__](self, func, *args, **kwargs)
-        if func is F.scaled_dot_product_attention:
+        if func is functional.scaled_dot_product_attention:
             return attention(self, *args, **kwargs)
         if func in BODIES:
             with self:
@@ -61,12 +61,15 @@ class Inside(TorchFunctionMode):  # type: ignore[misc]  # torch has no types for
         """That of this call for a device."""
         device = torch.get_default_device() if device is None else torch.device(device)
         if device not in self._generators:
-            assert self.seed is not None
-            entropy = [int(part) for part in self.seed]
+            entropy = [int(self.random["seed"]), int(self.random["count"])]
             state = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
             self._generators[device] = torch.Generator(device).manual_seed(state >> 1)
         self.drew = True
         return self._generators[device]
+
+    def random_state_after(self) -> dict[str, Array]:
+        """What the next call draws from."""
+        return {**self.random, "count": self.random["count"] + 1}
 
     def uniform(self, shape: tuple[int, ...], like: Array) -> Array:
         """Numbers in [0, 1); under vmap the same ones for each entry, as a constant to every transformation."""
@@ -82,6 +85,11 @@ class Inside(TorchFunctionMode):  # type: ignore[misc]  # torch has no types for
             )
 
 
+def random_state(seed: int) -> dict[str, Array]:
+    """The part of a state that random numbers come from."""
+    return {"seed": torch.tensor(seed), "count": torch.tensor(0)}
+
+
 def _saving_hooks() -> Any:
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
     return None if hooks is None else hooks[0]
@@ -89,7 +97,7 @@ def _saving_hooks() -> Any:
 
 # Python functions of torch whose parts are among those below. They hand themselves
 # over where they find a mode; in these copies they find none, and their parts do.
-BODIES = {F.multi_head_attention_forward, F.gumbel_softmax}
+BODIES = {functional.multi_head_attention_forward, functional.gumbel_softmax}
 
 
 @functools.cache
@@ -108,7 +116,7 @@ def _wide(x: Array) -> Array:
     return x.to(torch.float32) if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def _scaled(y: Array, weight: Array | None, bias: Array | None, shape: tuple[int, ...]) -> Array:
+def _scaled(y: Array, weight: Any, bias: Any, shape: tuple[int, ...]) -> Array:
     y = y if weight is None else y * xp.reshape(weight, shape)
     return y if bias is None else y + xp.reshape(bias, shape)
 
@@ -134,8 +142,8 @@ def _rms_norm(
 ) -> Array:
     axes = tuple(range(input.ndim - len(normalized_shape), input.ndim))
     x = _wide(input)
-    eps = torch.finfo(input.dtype).eps if eps is None else eps
-    y = x / xp.sqrt(xp.mean(x * x, axis=axes, keepdims=True) + eps)
+    tiny = torch.finfo(input.dtype).eps if eps is None else eps
+    y = x / xp.sqrt(xp.mean(x * x, axis=axes, keepdims=True) + tiny)
     return _like(_scaled(y, weight, None, tuple(normalized_shape)), input)
 
 
@@ -225,12 +233,12 @@ def _weights_first(norm: Callable[..., Array]) -> Callable[..., Array]:
     return reordered
 
 
-NORMS = {
-    F.batch_norm: _batch_norm,
-    F.group_norm: _group_norm,
-    F.instance_norm: _instance_norm,
-    F.layer_norm: _layer_norm,
-    F.rms_norm: _rms_norm,
+NORMS: dict[Any, Callable[..., Array]] = {
+    functional.batch_norm: _batch_norm,
+    functional.group_norm: _group_norm,
+    functional.instance_norm: _instance_norm,
+    functional.layer_norm: _layer_norm,
+    functional.rms_norm: _rms_norm,
     torch.batch_norm: _weights_first(_batch_norm),
     torch.group_norm: _group_norm,
     torch.instance_norm: _weights_first(_instance_norm),
@@ -250,14 +258,15 @@ def attention(
     attn_mask: Array | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
-    scale: float | None = None,
+    scale: Any = None,
     enable_gqa: bool = False,
 ) -> Array:
     """torch.nn.functional.scaled_dot_product_attention, as its page writes it."""
     if enable_gqa:
         groups = query.shape[-3] // key.shape[-3]
-        key, value = (torch.repeat_interleave(part, groups, dim=-3) for part in (key, value))
-    scores = query @ xp.matrix_transpose(key) * (scale or 1 / math.sqrt(query.shape[-1]))
+        key = torch.repeat_interleave(key, groups, dim=-3)
+        value = torch.repeat_interleave(value, groups, dim=-3)
+    scores = query @ xp.matrix_transpose(key) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     if is_causal:
         allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
         attn_mask = allowed if attn_mask is None else attn_mask

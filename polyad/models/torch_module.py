@@ -11,7 +11,7 @@ from torch.func import functional_call
 from polyad.errors import ArgumentError
 from polyad.layers.layer import Test, Train, Tree
 from polyad.models.adopted import Adopted, Arguments, refuse_options
-from polyad.models.torch_functions import Inside
+from polyad.models.torch_functions import Inside, random_state
 
 __all__ = ["TorchModule"]
 
@@ -56,12 +56,11 @@ class TorchModule(Adopted):
         params = {name: p.detach().clone() for name, p in tensors.items() if p.requires_grad}
         buffers = {name: p.detach().clone() for name, p in tensors.items() if not p.requires_grad}
         buffers |= {name: b.detach().clone() for name, b in self.source.named_buffers()}
-        random = {"seed": torch.tensor(self.seed), "count": torch.tensor(0)}
-        return params, {"buffers": buffers, "random": random, "mode": Train() if self.source.training else Test()}
+        mode = Train() if self.source.training else Test()
+        return params, {"buffers": buffers, "random": random_state(self.seed), "mode": mode}
 
     def run(self, args: tuple[Any, ...], kwargs: Arguments, params: Tree, state: Tree, training: bool) -> Any:
-        random = state["random"]
-        with Inside((random["seed"], random["count"])) as inside, self._copies.one(training) as module:
+        with Inside(state["random"]) as inside, self._copies.one(training) as module:
             # A module may write to its buffers: to these copies of them.
             buffers = {name: buffer.clone() for name, buffer in state["buffers"].items()}
             versions = {name: buffer._version for name, buffer in buffers.items()}
@@ -73,7 +72,7 @@ class TorchModule(Adopted):
         if any(new is not buffers[name] or new._version != versions[name] for name, new in after.items()):
             moved["buffers"] = {name: new.detach() for name, new in after.items()}
         if inside.drew:
-            moved["random"] = {**random, "count": random["count"] + 1}
+            moved["random"] = inside.random_state_after()
         return y, moved
 
     def released(self, params: Tree, state: Tree) -> torch.nn.Module:
