@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from polyad.arrays import stop_gradient, xp
+from polyad.backends.torch_norms import NORMS
 from polyad.errors import UnsupportedError
 
 __all__ = ["Inside", "random_state"]
@@ -46,7 +47,7 @@ class Inside(TorchFunctionMode):  # type: ignore[misc]  # torch has no types for
         kwargs = kwargs or {}
         if func in NORMS:
             self._refuse_checkpoints(func)
-            return NORMS[func](self.moved, *args, **kwargs)
+            return NORMS[func](self._move, *args, **kwargs)
         if getattr(func, "__name__", "") in RANDOM:
             self._refuse_checkpoints(func)
             return RANDOM[func.__name__](self, func, *args, **kwargs)
@@ -56,6 +57,10 @@ class Inside(TorchFunctionMode):  # type: ignore[misc]  # torch has no types for
             with self:
                 return _body(func)(*args, **kwargs)
         return func(*args, **kwargs)
+
+    def _move(self, old: Array, momentum: float, new: Array) -> None:
+        before: Any = self.moved.get(id(old), old)  # a norm that is used twice moves them twice
+        self.moved[id(old)] = ((1 - momentum) * before + momentum * new).to(old.dtype)
 
     def generator(self, device: Any) -> torch.Generator:
         """That of this call for a device."""
@@ -107,144 +112,6 @@ def _body(func: Any) -> Any:
     body = FunctionType(func.__code__, names, func.__name__, func.__defaults__, func.__closure__)
     body.__kwdefaults__ = func.__kwdefaults__
     return body
-
-
-# Norms. Half precision is summed in float32, as the fused ones do.
-
-
-def _wide(x: Array) -> Array:
-    return x.to(torch.float32) if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def _scaled(y: Array, weight: Any, bias: Any, shape: tuple[int, ...]) -> Array:
-    y = y if weight is None else y * xp.reshape(weight, shape)
-    return y if bias is None else y + xp.reshape(bias, shape)
-
-
-def _centred(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
-    """(x - mean, mean, biased variance)."""
-    mean = xp.mean(x, axis=axes, keepdims=True)
-    centred = x - mean
-    return centred, mean, xp.mean(centred * centred, axis=axes, keepdims=True)
-
-
-def _layer_norm(
-    moved: Any, input: Array, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
-) -> Array:
-    axes = tuple(range(input.ndim - len(normalized_shape), input.ndim))
-    centred, _mean, var = _centred(_wide(input), axes)
-    y = _scaled(centred / xp.sqrt(var + eps), weight, bias, tuple(normalized_shape))
-    return _like(y, input)
-
-
-def _rms_norm(
-    moved: Any, input: Array, normalized_shape: Any, weight: Array | None = None, eps: float | None = None
-) -> Array:
-    axes = tuple(range(input.ndim - len(normalized_shape), input.ndim))
-    x = _wide(input)
-    tiny = torch.finfo(input.dtype).eps if eps is None else eps
-    y = x / xp.sqrt(xp.mean(x * x, axis=axes, keepdims=True) + tiny)
-    return _like(_scaled(y, weight, None, tuple(normalized_shape)), input)
-
-
-def _group_norm(
-    moved: Any, input: Array, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
-) -> Array:
-    batch, channels, *rest = input.shape
-    if channels % num_groups:
-        raise ValueError(f"group_norm: {channels} channels do not fall into {num_groups} groups")
-    x = xp.reshape(_wide(input), (batch, num_groups, channels // num_groups * math.prod(rest)))
-    centred, _mean, var = _centred(x, (2,))
-    y = xp.reshape(centred / xp.sqrt(var + eps), tuple(input.shape))
-    return _like(_scaled(y, weight, bias, (channels, *(1,) * len(rest))), input)
-
-
-def _batch_norm(
-    moved: dict[int, Array],
-    input: Array,
-    running_mean: Array | None,
-    running_var: Array | None,
-    weight: Array | None = None,
-    bias: Array | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Array:
-    return _normed(moved, input, running_mean, running_var, weight, bias, training, momentum, eps, batch=True)
-
-
-def _instance_norm(
-    moved: dict[int, Array],
-    input: Array,
-    running_mean: Array | None = None,
-    running_var: Array | None = None,
-    weight: Array | None = None,
-    bias: Array | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Array:
-    return _normed(moved, input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, batch=False)
-
-
-def _normed(
-    moved: dict[int, Array],
-    input: Array,
-    running_mean: Array | None,
-    running_var: Array | None,
-    weight: Array | None,
-    bias: Array | None,
-    measure: bool,
-    momentum: float,
-    eps: float,
-    batch: bool,
-) -> Array:
-    """Norm over the axes behind the channels, and over the batch too; measure: by the statistics of the input."""
-    x = _wide(input)
-    shape = (x.shape[1], *(1,) * (x.ndim - 2))
-    if not measure:
-        assert running_mean is not None
-        assert running_var is not None
-        centred, var = x - xp.reshape(running_mean, shape), xp.reshape(running_var, shape)
-        return _like(_scaled(centred / xp.sqrt(var + eps), weight, bias, shape), input)
-    axes = (0, *range(2, x.ndim)) if batch else tuple(range(2, x.ndim))
-    n = math.prod(x.shape[axis] for axis in axes)
-    if n < 2:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(x.shape)}")
-    centred, mean, var = _centred(x, axes)
-    for old, new in ((running_mean, mean), (running_var, var * (n / (n - 1)))):
-        if old is not None:
-            new = xp.reshape(xp.mean(stop_gradient(new), axis=0), tuple(old.shape))
-            before = moved.get(id(old), old)  # a norm that is used twice moves them twice
-            moved[id(old)] = ((1 - momentum) * before + momentum * new).to(old.dtype)
-    return _like(_scaled(centred / xp.sqrt(var + eps), weight, bias, shape), input)
-
-
-def _like(y: Array, input: Array) -> Array:
-    return y if y.dtype == input.dtype else y.to(input.dtype)
-
-
-def _weights_first(norm: Callable[..., Array]) -> Callable[..., Array]:
-    """The order of the arguments of torch.batch_norm, which is not that of torch.nn.functional."""
-
-    def reordered(moved: Any, input: Array, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any) -> Array:
-        return norm(moved, input, mean, var, weight, bias, *rest[:3])
-
-    return reordered
-
-
-NORMS: dict[Any, Callable[..., Array]] = {
-    functional.batch_norm: _batch_norm,
-    functional.group_norm: _group_norm,
-    functional.instance_norm: _instance_norm,
-    functional.layer_norm: _layer_norm,
-    functional.rms_norm: _rms_norm,
-    torch.batch_norm: _weights_first(_batch_norm),
-    torch.group_norm: _group_norm,
-    torch.instance_norm: _weights_first(_instance_norm),
-    torch.layer_norm: _layer_norm,
-    torch.rms_norm: _rms_norm,
-}
 
 
 # Attention.
