@@ -43,13 +43,15 @@ class TorchModule(Adopted):
         super().__init__(module, train, test)
         self.seed = seed
         self.tied = _tied(module)
-        self._copies = Copies(module)
+        # In training mode parts that are frozen in a training module stay so.
+        self.flags = [part.training or not module.training for part in module.modules()]
+        self._copies = Copies(module, self.flags)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_copies": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _copies=Copies(state["source"]))
+        self.__dict__.update(state, _copies=Copies(state["source"], state["flags"]))
 
     def own(self) -> tuple[Tree, Tree]:
         tensors = dict(self.source.named_parameters())
@@ -78,7 +80,7 @@ class TorchModule(Adopted):
     def released(self, params: Tree, state: Tree) -> torch.nn.Module:
         """A copy of the module with these tensors, in this mode."""
         module = copy.deepcopy(self.source)
-        _set_mode(module, self.source, training=not isinstance(state["mode"], Test))
+        _set_mode(module, self.flags, training=not isinstance(state["mode"], Test))
         tensors = {**params, **state["buffers"]}
         with torch.no_grad():
             for name, tensor in (*module.named_parameters(), *module.named_buffers()):
@@ -95,9 +97,11 @@ class Copies:
     that the next one finds the module as it was.
     """
 
-    def __init__(self, module: torch.nn.Module) -> None:
-        self.module = module
+    def __init__(self, module: torch.nn.Module, flags: list[bool]) -> None:
+        self.module, self.flags = module, flags
         self._free: dict[bool, list[Any]] = {True: [], False: []}
+        with self.one(module.training):
+            pass  # an error for a module that cannot be copied comes at once
 
     @contextmanager
     def one(self, training: bool) -> Iterator[torch.nn.Module]:
@@ -121,16 +125,14 @@ class Copies:
                 f"adopt: {type(self.module).__name__} cannot be copied ({type(error).__name__}: {error}). "
                 f"copy.deepcopy(module) must work: keep locks, open files and tensors with a graph out of it"
             ) from error
-        _set_mode(module, self.module, training)
+        _set_mode(module, self.flags, training)
         return module, [(part, dict(part.__dict__)) for part in module.modules()]
 
 
-def _set_mode(module: torch.nn.Module, source: torch.nn.Module, training: bool) -> None:
-    """module.train() or .eval(), where parts that are frozen in a training source stay so."""
-    module.train(training)
-    if training and source.training:
-        for part, original in zip(module.modules(), source.modules(), strict=True):
-            part.training = original.training
+def _set_mode(module: torch.nn.Module, flags: list[bool], training: bool) -> None:
+    """module.eval(), or these flags of its parts."""
+    for part, flag in zip(module.modules(), flags, strict=True):
+        part.training = training and flag
 
 
 def _tied(module: torch.nn.Module) -> dict[str, str]:
