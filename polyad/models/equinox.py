@@ -41,7 +41,8 @@ class Equinox(Adopted):
         test: Arguments | None = None,
     ) -> None:
         super().__init__(model, train, test)
-        self.state, self.batch, self.seed = state, batch, seed
+        self.state = jax.tree.map(lambda x: x, state)  # a State may be used once: this is another one
+        self.batch, self.seed = batch, seed
         self.takes_key = _takes_key(model)
         flags = [part.inference for part in _parts(model, _knows_mode)]
         self.training = not flags or not all(flags)

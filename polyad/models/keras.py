@@ -20,7 +20,7 @@ __all__ = ["Keras"]
 class Keras(Adopted):
     """A built Keras model or layer.
 
-    params  its trainable variables by their paths
+    params  its trainable variables by their paths, such as "dense/kernel"
     state   the other variables, those of BatchNormalization and of seed generators
             among them; on torch, whose dropout asks no seed generator, the seed and
             count of random numbers; the mode, which is the argument training=
@@ -49,7 +49,7 @@ class Keras(Adopted):
             )
         super().__init__(model, {"training": True, **(train or {})}, {"training": False, **(test or {})})
         self.seed = seed
-        self.names = _names(model.trainable_variables), _names(model.non_trainable_variables)
+        self.names = _names(model, model.trainable_variables), _names(model, model.non_trainable_variables)
 
     def own(self) -> tuple[Tree, Tree]:
         variables = self.source.trainable_variables, self.source.non_trainable_variables
@@ -118,13 +118,14 @@ def in_double() -> Iterator[None]:
                 _ROUNDED["float64"] = "float32"
 
 
-def _names(variables: Sequence[Any]) -> list[str]:
-    """Paths of variables, with a number behind where one occurs twice."""
+def _names(model: Any, variables: Sequence[Any]) -> list[str]:
+    """Paths of variables inside of the model, with a number behind where one occurs twice."""
     seen: dict[str, int] = {}
     names = []
     for variable in variables:
-        seen[variable.path] = n = seen.get(variable.path, 0) + 1
-        names.append(variable.path if n == 1 else f"{variable.path}:{n}")
+        path = variable.path.removeprefix(f"{model.name}/")
+        seen[path] = n = seen.get(path, 0) + 1
+        names.append(path if n == 1 else f"{path}:{n}")
     return names
 
 
