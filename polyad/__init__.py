@@ -36,6 +36,7 @@ from polyad.layers import (
     test_mode,
     train_mode,
 )
+from polyad.models import adopt, release
 from polyad.nested import nested_switching
 from polyad.operators import (
     batched_jacobian,
@@ -97,6 +98,7 @@ __all__ = [
     "SkipConnection",
     "StatefulLayer",
     "__version__",
+    "adopt",
     "array_namespace",
     "backends",
     "batched_jacobian",
@@ -118,6 +120,7 @@ __all__ = [
     "outline",
     "ravel",
     "register_backend",
+    "release",
     "save",
     "set_backend",
     "setup",

@@ -5,7 +5,6 @@ import inspect
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from types import CellType, CodeType, FunctionType
 from typing import Any
 
@@ -13,13 +12,9 @@ from polyad import trees
 from polyad.backends import is_array, owner
 
 __all__ = [
-    "States",
     "captured_arrays",
     "declared_arrays",
     "pinned",
-    "remembering",
-    "seen_state",
-    "surroundings",
     "unboxed",
 ]
 
@@ -65,39 +60,6 @@ def pinned(f: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
     for (cell, new), old in zip(cells, before, strict=True):
         if _content(new) is not old:
             cell.cell_contents = new.cell_contents
-
-
-States = dict[int, tuple[Any, Any]]
-"""What the evaluations of one function have read: (net, its state) by the id of the net."""
-_around: ContextVar[tuple[States, ...]] = ContextVar("polyad_states", default=())
-
-
-def surroundings() -> tuple[States, ...]:
-    """Those of the functions that are being evaluated here, from the outside in."""
-    return _around.get()
-
-
-@contextmanager
-def remembering(states: States) -> Iterator[None]:
-    """An evaluation, in which a net has the state that the first evaluation with these states saw."""
-    token = _around.set((*_around.get(), states))
-    try:
-        yield
-    finally:
-        _around.reset(token)
-
-
-def seen_state(net: Any, state: Any, made_in: tuple[States, ...]) -> Any:
-    """The state of a net that was made in these surroundings, as functions that began later saw it first.
-
-    The pass around an inner derivative may evaluate its function again when a
-    plain call has moved the state on: the mask of a Dropout would be another.
-    """
-    later = [states for states in _around.get() if not any(states is known for known in made_in)]
-    found = next((states[id(net)][1] for states in later if id(net) in states), state)
-    for states in later:
-        states.setdefault(id(net), (net, found))
-    return found
 
 
 _EMPTY = object()

@@ -7,7 +7,7 @@ from polyad import trees
 from polyad.arrays import dtype_name, is_floating
 from polyad.backends import Scope, current, is_array, owner
 from polyad.backends.base import Backend
-from polyad.captures import declared_arrays, seen_state, surroundings, unboxed
+from polyad.captures import declared_arrays, unboxed
 from polyad.errors import ArgumentError, DTypeError, MixedArraysError, ParameterError
 from polyad.layers.layer import Layer, Tree
 
@@ -21,6 +21,10 @@ class StatefulLayer:
     reads it and leaves it as it is, but for value_and_... of the net itself,
     which is a plain call too and writes it once. A call inside a transformation
     that began after the net was made writes nothing: no tracer is ever stored.
+    Where an operator evaluates its function again later, the net has the state there
+    that it had the first time: the same random masks.
+
+    x is what the model takes: an array, or a tuple, list or dict of them.
 
     raises  ParameterError where params do not fit the model
     """
@@ -30,7 +34,7 @@ class StatefulLayer:
         if isinstance(model, Layer):
             model.check_parameters(params)
         self.model, self.params, self.state = model, params, state
-        self._scope, self._made_in = Scope(), surroundings()
+        self._scope = Scope()
 
     def __call__(self, x: Any, params: Tree = None) -> Any:
         y, state = self.value_and_state(x, params)
@@ -40,7 +44,7 @@ class StatefulLayer:
     def value_and_state(self, x: Any, params: Tree = None) -> tuple[Any, Tree]:
         """(y, the state after this call), which is not written."""
         params = self.params if params is None else unboxed(params)
-        out = self.model(_fitting(params, x), params, seen_state(self, self.state, self._made_in))
+        out = self.model(_fitting(params, x), params, self._scope.read(self, self.state))
         if not isinstance(out, tuple) or len(out) != 2:
             raise ArgumentError(f"{self.model!r} must return (y, state); it returned {type(out).__name__}")
         return out
@@ -107,9 +111,17 @@ def compose(*functions: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _fitting(params: Tree, x: Any) -> Any:
-    """The input in the framework of the parameters; an error where framework or dtype differ."""
+    """The input, or tree of inputs, in the framework of the parameters; an error where framework or dtype differ."""
     first = next((leaf for leaf in trees.leaves(params) if is_array(leaf)), None)
-    if first is None or not is_array(x):
+    if first is None:
+        return x
+    if type(x) in (tuple, list, dict):
+        return trees.map(lambda leaf: _fitted(params, first, leaf), x)
+    return _fitted(params, first, x)
+
+
+def _fitted(params: Tree, first: Any, x: Any) -> Any:
+    if not is_array(x):
         return x
     mine, other = owner(first), owner(x)
     if other is None and mine is not None and not mine.host:

@@ -152,9 +152,20 @@ def owner(x: Any) -> Backend | None:
     return found if found is None else found.of(x)
 
 
+class Evaluation:
+    """One evaluation of the function of a polyad call, inside of that of the call around it.
+
+    known  what the call has read, which later evaluations of its function read too:
+           a strategy may evaluate it again when the caller has gone on
+    """
+
+    def __init__(self, around: Evaluation | None, known: dict[int, Any]) -> None:
+        self.around, self.known = around, known
+
+
 # The innermost polyad call or `use_backend` block, then the process-wide default.
 _running: ContextVar[Backend | None] = ContextVar("polyad_backend", default=None)
-_evaluation: ContextVar[object] = ContextVar("polyad_evaluation", default=None)
+_evaluation: ContextVar[Evaluation | None] = ContextVar("polyad_evaluation", default=None)
 _jets: ContextVar[tuple[tuple[Any, Backend | None], ...]] = ContextVar("polyad_jets", default=())
 _default: str | Backend | None = None
 
@@ -184,9 +195,10 @@ def use_backend(name: str | Backend) -> Iterator[None]:
 
 
 @contextmanager
-def running(backend: Backend) -> Iterator[Backend]:
-    """What a polyad call does around the function that it differentiates."""
-    token, evaluation = _running.set(backend), _evaluation.set(object())
+def running(backend: Backend, known: dict[int, Any] | None = None) -> Iterator[Backend]:
+    """What a polyad call does around the function that it differentiates; known is the dict of this call."""
+    around = Evaluation(_evaluation.get(), {} if known is None else known)
+    token, evaluation = _running.set(backend), _evaluation.set(around)
     try:
         yield backend
     finally:
@@ -234,6 +246,18 @@ class Scope:
         return self.evaluation is _evaluation.get() and all(
             _loaded[name].scope() == token for name, token in self.transformations.items()
         )
+
+    def read(self, holder: Any, now: Any) -> Any:
+        """What the holder, made in this place, has now; or what it had when the call that runs here first read it."""
+        evaluation, frames = _evaluation.get(), []
+        while evaluation is not None and evaluation is not self.evaluation:
+            if id(holder) in evaluation.known:
+                return evaluation.known[id(holder)][1]
+            frames.append(evaluation)
+            evaluation = evaluation.around
+        for frame in frames:
+            frame.known[id(holder)] = (holder, now)  # which keeps it alive, so that its id stays its own
+        return now
 
 
 @cache

@@ -28,9 +28,10 @@ from polyad.backends.base import (
 )
 from polyad.backends.torch_attach import attach
 from polyad.backends.torch_chain import chain
-from polyad.backends.torch_graph import reaches_outside, recorded, refuse_dead_ends
+from polyad.backends.torch_graph import reaches_outside, recorded, refuse_dead_ends, refuse_third_order
 from polyad.backends.torch_namespace import inside_functorch, namespace
 from polyad.backends.torch_native import NATIVE
+from polyad.backends.torch_norms import by_formulas
 from polyad.backends.torch_replay import Replay
 from polyad.errors import DetachError
 
@@ -58,7 +59,7 @@ class Torch(Backend):
 
     def pullback(self, f: Function, xs: Arrays, has_aux: bool = False) -> Any:
         if inside_functorch():
-            ys, pull, *aux = vjp(f, *xs, has_aux=has_aux)
+            ys, pull, *aux = vjp(by_formulas(f), *xs, has_aux=has_aux)
             return (ys, lambda cotangents: pull(zeros_for_none(cotangents, ys)), *aux)
         return _tape(f, xs, has_aux)
 
@@ -174,6 +175,14 @@ class Torch(Backend):
 _dual_numbers = threading.RLock()
 
 
+class _Pulls(threading.local):
+    """How many pulls of this thread were recorded, for whoever differentiates them again."""
+
+    tracked = 0
+
+
+_pulls = _Pulls()
+
 # Entries of all rows together below which batched rows are faster than a loop,
 # tanh MLPs of width 8 to 64 on one CPU thread, torch 2.13, 2026-11.
 SMALL = 4096
@@ -203,7 +212,9 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
     with torch.inference_mode(False), torch.enable_grad():
         aliases = tuple(_alias(x, recording) for x in xs)
         own = [alias.requires_grad_() for alias in aliases if not alias.requires_grad]
+        before = _pulls.tracked
         out = f(*aliases)
+        nested = _pulls.tracked != before
     ys, aux = out if has_aux else (out, ())
     outer = recording and (any(x.requires_grad for x in xs) or reaches_outside((*ys, *aux), aliases))
     for alias in own:
@@ -226,6 +237,10 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
             )
         if any(grad is None for grad in grads):
             refuse_dead_ends([y for y, _ in used])
+        if create_graph:
+            _pulls.tracked += 1
+            if nested:
+                refuse_third_order([y for y, _ in used], grads)
         return zeros_for_none(grads, xs)
 
     pull.outputs = ys  # type: ignore[attr-defined]  # for pullbacks(), which asks what was recorded
@@ -253,7 +268,7 @@ def _moving(f: Function, xs: Arrays, dxs: Sequence[Array | None]) -> tuple[Funct
     """f of the arguments that have a tangent, these arguments, and the tangents."""
     moving = [i for i, dx in enumerate(dxs) if dx is not None] or list(range(len(xs)))
     tangents = tuple(torch.zeros_like(xs[i]) if dxs[i] is None else _written(dxs[i]) for i in moving)
-    return of_some(f, xs, moving), (tuple(_written(xs[i]) for i in moving), tangents)
+    return by_formulas(of_some(f, xs, moving)), (tuple(_written(xs[i]) for i in moving), tangents)
 
 
 def _same_dtypes(dys: Arrays, ys: Arrays) -> Arrays:

@@ -9,7 +9,15 @@ from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 from polyad.backends.base import Array
 from polyad.errors import ESCAPED, ImpureFunctionError, UnsupportedError
 
-__all__ = ["StandIn", "has_python_nodes", "reaches_outside", "recorded", "refuse_dead_ends"]
+__all__ = [
+    "StandIn",
+    "has_python_nodes",
+    "reaches_outside",
+    "recorded",
+    "refuse_dead_ends",
+    "refuse_third_order",
+    "unwrapped",
+]
 
 
 class StandIn:
@@ -41,10 +49,10 @@ def reaches_outside(outputs: Sequence[Array], aliases: Sequence[Array], stop: bo
     stop    what stands behind the aliases themselves does not count
     raises  ImpureFunctionError for one that stood in for another in a finished call
     """
-    bare_aliases = [y for y in map(_bare, aliases) if y is not None]
+    bare_aliases = [y for y in map(unwrapped, aliases) if y is not None]
     own = {id(alias) for alias in (*aliases, *bare_aliases)}
     ends = [alias.grad_fn for alias in bare_aliases if stop and alias.grad_fn is not None]
-    bare = [y for y in map(_bare, outputs) if y is not None]
+    bare = [y for y in map(unwrapped, outputs) if y is not None]
     leaves = [y for y in bare if y.requires_grad and y.is_leaf]
     leaves += [getattr(node, "variable", None) for node in recorded(bare, ends) if not node.next_functions]
     foreign = [_foreign(leaf, own) for leaf in leaves]  # all of them: each may raise
@@ -66,7 +74,7 @@ def has_python_nodes(outputs: Sequence[Array]) -> bool:
     """Whether a custom autograd.Function, not of polyad, went into the outputs."""
     from polyad.backends.torch_attach import Attached
 
-    bare = [y for y in map(_bare, outputs) if y is not None]
+    bare = [y for y in map(unwrapped, outputs) if y is not None]
     custom = (node for node in recorded(bare) if isinstance(node, torch.autograd.function.BackwardCFunction))
     return any(getattr(node, "_forward_cls", None) is not Attached for node in custom)
 
@@ -80,7 +88,33 @@ def refuse_dead_ends(outputs: Sequence[Array]) -> None:
         )
 
 
-def _bare(y: Any) -> Any:
+# Double backward functions of fused norms, whose own derivative is wrong (torch 2.13).
+THIRD_WRONGLY = {"NativeLayerNormBackwardBackward0", "NativeBatchNormBackwardBackward0"}
+
+
+def refuse_third_order(outputs: Sequence[Array], grads: Sequence[Array]) -> None:
+    """Let a derivative of these grads of the outputs raise where torch would give a wrong one."""
+    found = next((node.name() for node in recorded(outputs) if _third_is_wrong(node)), None)
+    if found is None:
+        return
+
+    def refuse(grad: Array) -> None:
+        raise UnsupportedError(
+            f"{found}: torch differentiates its fused norm wrongly three times. Use polyad.adopt(module), which runs "
+            f"norms as formulas, or laplacian, or mode='forward' for the inner derivative, which do so too"
+        )
+
+    with torch._C.DisableTorchFunction():  # modes around take hooks for what they cannot see through
+        for grad in map(unwrapped, grads):  # a vmap would keep the hook to itself
+            if grad is not None and grad.requires_grad:
+                grad.register_hook(refuse)
+
+
+def _third_is_wrong(node: Any) -> bool:
+    return node.name() in THIRD_WRONGLY and getattr(node, "_saved_train", True)
+
+
+def unwrapped(y: Any) -> Any:
     """The tensor inside the wrappers of torch.func; None for what is no tensor."""
     while hasattr(y, "grad_fn") and is_functorch_wrapped_tensor(y):
         y = get_unwrapped(y)

@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from polyad import norms
 from polyad.arrays import stop_gradient, xp
 from polyad.errors import UnsupportedError
 from polyad.jets.elementwise import PARTIALS
@@ -413,6 +414,21 @@ def _inplace_free(name: str) -> None:
     @_rule(name)
     def answer(input: Any, inplace: bool = False) -> Any:
         return apply(name, input)
+
+
+@_rule("layer_norm")
+def _layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
+    return norms.layer_norm(None, input, normalized_shape, weight, bias, eps)
+
+
+@_rule("group_norm")
+def _group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
+    return norms.group_norm(None, input, num_groups, weight, bias, eps)
+
+
+@_rule("rms_norm")
+def _rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Any:
+    return norms.rms_norm(None, input, normalized_shape, weight, eps)
 
 
 _inplace_free("relu")

@@ -18,7 +18,7 @@ from polyad import trees
 from polyad.arrays import describe, dtype_name, is_floating, number_kind, single_owner
 from polyad.backends import carried, current, get, is_array, is_host, owner, running
 from polyad.backends.base import Arrays, Backend
-from polyad.captures import States, captured_arrays, declared_arrays, remembering, unboxed
+from polyad.captures import captured_arrays, declared_arrays, unboxed
 from polyad.errors import ArgumentError, DTypeError, LeafError, MixedArraysError
 
 __all__ = ["Call", "KeepValue"]
@@ -58,8 +58,8 @@ class Call:
         self.keeps_value = isinstance(has_aux, KeepValue)
         self._pairs = has_aux.has_aux if isinstance(has_aux, KeepValue) else has_aux
         self.kwargs = kwargs or {}
+        self._known: dict[int, Any] = {}  # states that f has read
         self.chunk_size = _whole(operator, chunk_size)
-        self.states: States = {}
         self.check_outputs: Callable[[Call, Arrays, Arrays], None] = lambda call, xs, ys: None  # of some operators
         self.single = not isinstance(argnums, tuple | list)
         self.argnums = self._positions((argnums,) if self.single else tuple(argnums))  # type: ignore[arg-type]
@@ -86,7 +86,7 @@ class Call:
 
     def flat(self, *xs: Any) -> Any:
         """f on the leaves xs, which may be jets over arrays of the backend."""
-        with running(self._of_jets(xs) or self.backend) as backend, remembering(self.states):
+        with running(self._of_jets(xs) or self.backend, self._known) as backend:
             out = self.f(*self._rebuilt(xs), **self.kwargs)
             y, aux = self._split(out)
             leaves, self.out_spec = trees.flatten(y)
