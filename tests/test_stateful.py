@@ -198,6 +198,31 @@ def test_states_and_parameters_may_hold_none_bool_and_text(backend):
     assert net.state == {"calls": 1, "name": "t", "frozen": False, "rest": None}
 
 
+@pytest.mark.parametrize("policy", ["taped", "recompute", "forward_over_reverse"])
+def test_a_derivative_that_is_evaluated_again_later_reads_the_state_of_the_first_time(backend, policy):
+    class Counting(polyad.Layer):
+        def __call__(self, x, params, state):
+            return params["scale"] * x**2 * (1.0 + state["calls"]), {"calls": state["calls"] + 1}
+
+    x = arrays(backend, X)
+    outside = StatefulLayer(Counting(), {"scale": arrays(backend, 2.0)}, {"calls": 0})
+
+    def loss(x):
+        net = StatefulLayer(Counting(), outside.params, {"calls": 0})
+        first = gradient(lambda x: xp.sum(net(x)), x)  # 4 x
+        net(x)
+        second = gradient(lambda x: xp.sum(net(x)), x)  # 8 x
+        net(x)
+        other = gradient(lambda x: xp.sum(outside(x)), x)  # 4 x: it does not move in here
+        outside(x)
+        return xp.sum(first**2) + xp.sum(second**2) + xp.sum(other**3)
+
+    with polyad.nested_switching(policy):
+        grads = gradient(loss, x, backend=backend)
+    assert difference(grads, 2 * (16 + 64) * X + 3 * 64 * X**2) < 1e-12
+    assert outside.state["calls"] == 0
+
+
 def test_a_framework_that_is_loaded_later_does_not_stop_the_state(registry):
     pytest.importorskip("torch")
     net = net_of(COUPLED, "numpy")
