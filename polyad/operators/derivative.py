@@ -116,8 +116,8 @@ def _pass(passes: Passes, order: int, xs: Arrays) -> Callable[[Call, Function], 
         return _forward
     if right is False and order > 2:
         raise UnsupportedError(
-            f"derivative: f has a fused operation (a norm layer) of which {call.backend.name} has wrong derivatives "
-            f"of order {order}. Write it in single operations, as polyad.BatchNorm does"
+            f"derivative: f has an operation of which {call.backend.name} has wrong derivatives of order {order}. "
+            f"Write it in single operations, as polyad.BatchNorm does"
         )
     return _reverse
 
