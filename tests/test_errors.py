@@ -160,6 +160,13 @@ def test_every_error_of_polyad_is_a_polyad_error_and_a_standard_one():
         assert issubclass(error, errors.PolyadError | errors.PolyadWarning)
         if name not in ("PolyadError", "BackendError", "PolyadWarning"):
             assert issubclass(
-                error, ValueError | TypeError | ImportError | NotImplementedError | AssertionError | RuntimeError
+                error,
+                ValueError
+                | TypeError
+                | ImportError
+                | MemoryError
+                | NotImplementedError
+                | AssertionError
+                | RuntimeError,
             )
         assert f"{name}" in errors.__doc__
