@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: conformance help lint test
+.PHONY: conformance coverage help lint test
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1  /p' $(MAKEFILE_LIST)
@@ -20,7 +20,10 @@ lint: $(STAMP) ## check style, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-test: $(STAMP) ## run the tests on all cores, with coverage
+test: $(STAMP) ## run the tests on all cores
+	$(BIN)/pytest -n auto
+
+coverage: $(STAMP) ## run them with coverage, which takes longer
 	$(BIN)/pytest --cov -n auto
 
 # The stamp is newer than what it was installed from, so a second run installs
