@@ -120,7 +120,7 @@ def test_missing_backend_is_listed_with_its_cure_and_never_as_passed(capsys):
 
 @pytest.mark.usefixtures("absent")
 def test_missing_backend_that_was_asked_for_is_a_failure(capsys):
-    assert main(["conformance", "--backend", "absent"]) == 1
+    assert main(["conformance", "--backend", "absent", *ONE]) == 1
     assert "absent is not installed. Type: pip install absent" in capsys.readouterr().out
 
 

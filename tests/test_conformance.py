@@ -32,13 +32,29 @@ ON_JAX = (
 )
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", [group for group in GROUPS if group not in runner.PROVIDERS])
 def test_every_case_is_right_or_a_documented_gap(backend, group):
     found = list(run([backend], [group], cases=ON_JAX if backend == "jax" else ()))
     assert failures(found) == []
     assert {o.cell for o in found} <= {"ok", "gap", "skipped"}
     reasons = {o.reason for o in found if o.cell == "skipped"}
-    assert reasons <= {"numpy has no reverse pass itself"}
+    assert reasons <= {"numpy has no reverse pass itself", f"the adapter of {backend} has no compiler"}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_operations_are_a_group_and_may_be_shared_between_processes(jobs):
+    asked = run(["numpy"], ["operations"], cases=("tanh", "t*nh"), jobs=jobs)
+    found = list(asked)
+    assert len(found) == len(asked) == 9
+    assert {o.case for o in found} == {"tanh"}
+    assert len({o.mode for o in found}) == 9
+    assert {o.cell for o in found} == {"ok", "skipped"}
+
+
+def test_operations_on_a_device_that_is_not_there_are_skipped():
+    found = list(run(["numpy"], ["operations"], cases=("tanh",), device="gpu"))
+    assert {o.cell for o in found} == {"skipped"}
+    assert {o.reason for o in found} == {"numpy has no gpu here; its devices are cpu"}
 
 
 # Cases.

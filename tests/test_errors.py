@@ -104,7 +104,7 @@ def test_parameters_that_do_not_fit_the_model_are_named(change, message):
 
 def test_an_input_of_the_wrong_width_names_the_layer():
     params, state = setup(0, MODEL, backend="numpy")
-    with pytest.raises(errors.ArgumentError, match=r"Dense\(2, 4, 'tanh'\).*shape \(3, 5\).*2 entries"):
+    with pytest.raises(errors.ArgumentError, match=r"Dense\(2, 4, 'tanh'\).*shape \(3, 5\).*\(..., 2\)"):
         StatefulLayer(MODEL, params, state)(np.ones((3, 5)))
 
 
