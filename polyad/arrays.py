@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from polyad.backends.base import Backend
 
 __all__ = [
+    "EPSILON",
     "DType",
     "Namespace",
     "array_namespace",
@@ -63,6 +64,8 @@ _DTYPES = {
         *("float32", "float64", "complex64", "complex128"),
     )
 }
+EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+"""Relative precision, by the name of the dtype."""
 _CONSTANTS = {"e": np.e, "inf": np.inf, "nan": np.nan, "newaxis": None, "pi": np.pi}
 
 
@@ -246,11 +249,11 @@ def operation(f: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(f)
     def dispatched(*args: Any, **kwargs: Any) -> Any:
-        backend = single_owner(leaf for arg in args if not callable(arg) for leaf in trees.leaves(arg))
+        leaves = [leaf for arg in args if not callable(arg) for leaf in trees.leaves(arg)]
+        backend = single_owner(leaves)
         native = None if backend is None else backend.native.get(name)
         if native is not None and backend is not None:
-            beside = [leaf for arg in args if not callable(arg) for leaf in trees.leaves(arg)]
-            lift = partial(_lift, backend=backend, beside=beside)
+            lift = partial(_lift, backend=backend, beside=leaves)
             lifted = (arg if callable(arg) else trees.map(lift, arg) for arg in args)
             y = native(*lifted, **kwargs)
             if y is not NotImplemented:

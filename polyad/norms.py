@@ -9,14 +9,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from polyad.arrays import dtype_name, stop_gradient, xp
+from polyad.arrays import EPSILON, dtype_name, stop_gradient, xp
 
 Array = Any
 Move = Callable[[Array, float, Array], None]
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
-
-EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
 def _wide(x: Array) -> Array:

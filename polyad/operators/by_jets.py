@@ -4,8 +4,8 @@ A function of the framework that has no rule refuses a jet, and then the passes
 of the framework are right. A few let it through and mean something else: a
 custom rule of torch (autograd.Function), no_grad(), a kink where conventions
 differ. So the first derivative, which every pass of jets has, is compared with
-the framework's own, in one pullback on constants. The same pullback sees rows
-of a batch that mix.
+the framework's own, in a pullback on constants, which sees rows of a batch that
+mix too: a pullback of a few rows by themselves, of all where those do not agree.
 """
 
 import math

@@ -5,12 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from polyad import trees
-from polyad.arrays import dtype_name, is_floating, stop_gradient, xp
+from polyad.arrays import EPSILON, dtype_name, is_floating, stop_gradient, xp
 from polyad.backends.base import Backend
 from polyad.errors import ArgumentError, DTypeError, GradientCheckError
 from polyad.operators.call import Call
 from polyad.operators.jacobian import jacobian
-from polyad.operators.passes import EPSILON
 
 __all__ = ["check_gradients"]
 

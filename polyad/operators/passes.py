@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from polyad import trees
-from polyad.arrays import dtype_name, xp
+from polyad.arrays import EPSILON, dtype_name, xp
 from polyad.backends.base import Arrays, Backend, contract, no_rows, with_aux
 from polyad.backends.directions import basis
 from polyad.captures import captured_arrays, pinned
@@ -18,8 +18,6 @@ from polyad.plans import Plan, choose, refuse_unknown
 from polyad.steps import step
 
 __all__ = ["Passes", "differences", "evaluating", "expected_mode", "in_some_mode", "nested", "pulled"]
-
-EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
 class Passes:

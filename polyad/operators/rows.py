@@ -1,4 +1,4 @@
-"""Whether the rows of a batch are independent, which one random combination of them tells."""
+"""Whether the rows of a batch are independent: a few by themselves tell, or one random combination of all."""
 
 import functools
 import math
@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from polyad.arrays import dtype_name, stop_gradient, xp
+from polyad.arrays import EPSILON, dtype_name, stop_gradient, xp
 from polyad.backends.directions import basis
 from polyad.errors import RowsMixError
 from polyad.operators.call import Call
-from polyad.operators.passes import EPSILON, Passes
+from polyad.operators.passes import Passes
 
 __all__ = ["agree", "alone", "checked", "differs", "probe", "refused", "units"]
 
