@@ -1,4 +1,4 @@
-"""The site of the documentation: it builds strictly, asks no other host for anything, and describes every public name."""
+"""The site of the documentation: it builds strictly, asks no other host, and describes every public name."""
 
 import re
 import subprocess
@@ -62,7 +62,6 @@ def test_every_command_is_shown_with_its_help(site):
 
     text = re.sub(r"<[^>]+>", "", site["reference/cli/index.html"])
     for name in get_command(app).commands:
-        assert f"$ polyad {name} --help" in text.replace("\n", " ") or f"polyad {name} --help" in text
         assert f"Usage: polyad {name} [OPTIONS]" in text
 
 
