@@ -7,12 +7,15 @@ import typer
 from rich.console import Console
 
 from polyad.comparison import compare as compare_on_backends
+from polyad.comparison.picture import check as check_picture
 from polyad.errors import PolyadError
 
 from . import adapters, losses
 from .conformance import enable_float64_on_jax
 
 __all__ = ["compare"]
+
+DTYPES = {"float64": "float64", "float32": "float32", "given": None}
 
 
 def compare(
@@ -48,6 +51,13 @@ def compare(
     enable_float64_on_jax()
     _check_writable(json, "--json")
     _check_writable(picture, "--picture")
+    if dtype not in DTYPES:
+        raise typer.BadParameter(f"there is no {dtype!r}. Known are: {', '.join(DTYPES)}", param_hint="--dtype")
+    if picture is not None:
+        try:
+            check_picture(picture)
+        except (ImportError, PolyadError) as error:
+            raise typer.BadParameter(str(error), param_hint="--picture") from error
     names = None if backend is None else [adapters.register(b) if ":" in b else b for b in backend]
     f, module = losses.loss(place)
     try:
@@ -57,7 +67,7 @@ def compare(
             argnums=argnums,
             backends=names,
             device=device,
-            dtype=None if dtype == "given" else dtype,
+            dtype=DTYPES[dtype],
             has_aux=has_aux,
             compiled=compiled,
         )

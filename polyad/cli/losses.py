@@ -25,11 +25,11 @@ def loss(place: str) -> tuple[Callable[..., Any], ModuleType]:
     """
     file, _, name = place.rpartition(":")
     if not file or not name:
-        raise _refused(f"{place!r} is no place. Type {place or 'heat.py'}:loss", PLACE)
+        raise _refused(f"{place!r} is no place of a function; write it as heat.py:loss", PLACE)
     module = _module(Path(file), PLACE)
     found = _attribute(module, name, PLACE)
     if not callable(found):
-        raise _refused(f"{name} in {file} is no function, but {found!r:.60}", PLACE)
+        raise _refused(f"{name} in {file} is no function, but of type {type(found).__name__}", PLACE)
     return found, module
 
 
@@ -66,11 +66,13 @@ def _defaults(f: Callable[..., Any]) -> tuple[Any, ...]:
         parameters = ()  # type: ignore[assignment]
     given = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     missing = [p.name for p in given if p.default is p.empty]
-    if missing or not given:
-        what = f"no value for {', '.join(missing)}" if missing else "no arguments"
+    if not given:
+        raise _refused(f"{name} takes no arguments, so that it has no gradient", PLACE)
+    if missing:
         raise _refused(
-            f"there is {what} of {name}. Write into its file: {name}_args = ({', '.join(missing or ['x'])},), or a "
-            f"function {name}_args() that returns this tuple, or type --args NAME",
+            f"there is no value for {', '.join(missing)} of {name}. Write {name}_args = ({', '.join(missing)}"
+            f"{',' * (len(missing) == 1)}) into its file, or a function {name}_args() that returns this tuple, or "
+            f"type --args NAME",
             ARGS,
         )
     return tuple(p.default for p in given)

@@ -116,7 +116,8 @@ def _reference(problem: Problem, trials: dict[str, Trial]) -> str:
         [agreement.worst(problem.differences(other, mine))[1] <= problem.limit for other in ran.values()]
         for mine in ran.values()
     ]
-    confirmed = [_worst_check(trials[name])[1] <= problem.slope_limit for name in ran]
+    checks = [_worst_check(trials[name]) for name in ran]
+    confirmed = [bool(leaf) and error <= problem.slope_limit for leaf, error in checks]
     return list(ran)[agreement.most_agreed(agree, confirmed)]
 
 

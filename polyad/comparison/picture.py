@@ -7,8 +7,9 @@ from typing import Any
 
 from polyad.comparison.result import Comparison, Row
 from polyad.comparison.table import duration, title, verdict
+from polyad.errors import ArgumentError
 
-__all__ = ["save"]
+__all__ = ["check", "save"]
 
 BLUE, ORANGE, GREEN, GREY, LINE = "#0072B2", "#D55E00", "#009E73", "#59626d", "#d5dae0"  # Okabe and Ito
 BLANK = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
@@ -16,17 +17,23 @@ EQUAL = 1e-17
 """Where a difference of zero is drawn."""
 
 
-def save(comparison: Comparison, path: str | Path) -> None:
-    """Write the picture; its kind is the end of the name.
-
-    raises  ImportError without matplotlib
-    """
+def check(path: str | Path) -> None:
+    """ImportError without matplotlib; ArgumentError for a kind of file that it does not write."""
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.backend_bases import FigureCanvasBase
     except ImportError as error:
         raise ImportError(
             'a picture of a comparison needs matplotlib, which is not installed. Type: pip install "polyad[examples]"'
         ) from error
+    if Path(path).suffix.lower().lstrip(".") not in FigureCanvasBase.get_supported_filetypes():
+        raise ArgumentError(f"a picture cannot be written as {Path(path).name!r}; end its name in .png, .svg or .pdf")
+
+
+def save(comparison: Comparison, path: str | Path) -> None:
+    """Write the picture; its kind is the end of the name. Raises as `check`."""
+    check(path)
+    from matplotlib.figure import Figure
+
     height = 2.1 + 0.5 * len(comparison.rows)
     figure = Figure(figsize=(10, height), facecolor="white")
     agreement, time = figure.subplots(1, 2, sharey=True, width_ratios=(1.15, 1))
@@ -141,6 +148,7 @@ def _draw_reason(axes: Any, y: int, row: Row) -> None:
         fontsize=8.5,
         color=GREY,
         bbox=BLANK,
+        parse_math=False,
     )
 
 

@@ -183,7 +183,7 @@ def _check_one_number(name: str, out: Any) -> None:
     if len(leaves) == 1 and shapes in ([], [()]):
         return
     what = f"shape {shapes[0]}" if len(leaves) == 1 else f"{len(leaves)} leaves"
-    raise NotScalarError(
-        f"compare: {name} returned {what}; a loss is one number. Compare its sum of squares, "
-        f"lambda *args: xp.sum({name}(*args) ** 2), or pass has_aux=True for (value, aux)"
-    )
+    cure = f"Compare lambda *args: xp.sum({name}(*args) ** 2), or another number of it"
+    if isinstance(out, tuple) and len(out) == 2:
+        cure += ". Or is it (value, aux)? Then type has_aux=True"
+    raise NotScalarError(f"compare: {name} returned {what}; a loss is one number. {cure}")

@@ -102,7 +102,7 @@ class Comparison:
     def save_picture(self, path: str | Path) -> None:
         """Agreement and time as a picture: PNG, SVG or PDF, by the end of the name.
 
-        raises  ImportError without matplotlib
+        raises  ImportError without matplotlib; ArgumentError for another end
         """
         from polyad.comparison.picture import save
 

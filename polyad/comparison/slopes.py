@@ -26,28 +26,43 @@ def slope_errors(
 
     f        (i, x): f with leaf i at x, the others as they are
     returns  for each leaf the larger error of its directions; None where the
-             slope is below what finite differences see
+             slope is below what finite differences see, or f is not finite
 
     A wrong entry in a leaf of n changes the slope along random signs by about
     1/sqrt(n) of what it changes the entry: it is seen whichever entry it is.
     """
     random = np.random.default_rng(0)
+    terms = sum(_absolute(x, gradient) for x, gradient in zip(xs, gradients, strict=True))
     errors: list[float | None] = []
     for i, (x, gradient) in enumerate(zip(xs, gradients, strict=True)):
-        signs = [random.choice([-1.0, 1.0], size=x.shape) for _ in range(DIRECTIONS if x.size > 1 else 1)]
-        found = [_error(partial(f, i), x, gradient, sign, limit) for sign in signs if x.size]
-        seen = [error for error in found if error is not None]
-        errors.append(max(seen, default=None))
+        lines = [_direction(random, x.shape) for _ in range(DIRECTIONS if x.size > 1 else 1)] if x.size else []
+        found = [_error(partial(f, i), x, gradient, line, terms, limit) for line in lines]
+        errors.append(max((error for error in found if error is not None), default=None))
     return errors
 
 
-def _error(f: Callable[[Any], float], x: Any, gradient: Any, signs: Any, limit: float) -> float | None:
+def _direction(random: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    """Random signs, of unequal sizes, so that equal entries do not cancel."""
+    return random.choice([-1.0, 1.0], size=shape) * random.uniform(0.5, 1.5, size=shape)
+
+
+def _absolute(x: Any, gradient: Any) -> float:
+    """Of the terms whose rounding errors f has, if it is a sum in which they cancel."""
+    terms = np.abs(np.asarray(x, dtype=np.float64) * gradient)
+    return float(np.sum(terms[np.isfinite(terms)]))
+
+
+def _error(
+    f: Callable[[Any], float], x: Any, gradient: Any, direction: Any, terms: float, limit: float
+) -> float | None:
     errors = []
-    for slope, measured, noise in _slopes(f, x, gradient, signs):
-        size = max(abs(slope), abs(measured))
-        if np.isnan(slope - measured) and not (np.isnan(slope) and np.isnan(measured)):
+    for slope, measured, noise in _slopes(f, x, gradient, direction, terms):
+        if not np.isfinite(measured):
+            continue
+        if not np.isfinite(slope):
             return float("inf")
-        if size > noise or np.isinf(size):
+        size = max(abs(slope), abs(measured))
+        if size > noise:
             # Of a slope near the noise nothing is known beyond it.
             errors.append(abs(slope - measured) / max(size, noise / limit))
         if not errors or errors[-1] <= limit:
@@ -55,15 +70,17 @@ def _error(f: Callable[[Any], float], x: Any, gradient: Any, signs: Any, limit: 
     return min(errors, default=None)
 
 
-def _slopes(f: Callable[[Any], float], x: Any, gradient: Any, signs: Any) -> Iterator[tuple[float, float, float]]:
+def _slopes(
+    f: Callable[[Any], float], x: Any, gradient: Any, direction: Any, terms: float
+) -> Iterator[tuple[float, float, float]]:
     """(slope by the gradient, slope by differences, its rounding error) for shorter and shorter steps."""
     epsilon = EPSILON[dtype_name(x.dtype)]
     longest = epsilon ** (1 / 3) * max(1.0, float(np.max(np.abs(x)))) / np.sqrt(x.size)
     for part in SHORTER:
-        step = (part * longest * signs).astype(x.dtype)
+        step = np.asarray(part * longest * direction, dtype=x.dtype)
         ahead, behind = x + step, x - step
         up, down = f(ahead), f(behind)
-        moved = (ahead - behind).astype(np.float64)  # which is not quite 2 steps, after rounding
+        moved = np.asarray(ahead - behind, dtype=np.float64)  # which is not quite 2 steps, after rounding
         length = float(np.sqrt(np.sum(moved**2)))
-        noise = 10 * epsilon * max(abs(up), abs(down)) / length
+        noise = 10 * epsilon * max(abs(up), abs(down), terms) / length
         yield float(np.sum(gradient * moved)) / length, (up - down) / length, noise

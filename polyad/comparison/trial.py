@@ -13,13 +13,14 @@ from polyad.comparison import agreement
 from polyad.comparison.measurement import Timing, memory, timing
 from polyad.comparison.problem import LeftOutError, Placed, Problem, Results
 from polyad.comparison.stop import Line, is_of_the_user, line_of, one_line
-from polyad.errors import NotScalarError, PolyadWarning
+from polyad.errors import DTypeError, NotScalarError, PolyadWarning
 
 __all__ = ["STEPS", "Say", "Trial"]
 
 STEPS = ("value and gradient", "finite differences", "time", "memory", "compilation")
 
-DTYPE_ERROR = re.compile(r"dtype|scalar type|float32.*float64|float64.*float32", re.IGNORECASE)
+AS_IT_IS = "Floating arguments are {} here; with dtype=None (--dtype given) they stay as they are"
+DTYPE_ERROR = re.compile(r"dtype|scalar type", re.IGNORECASE)
 
 Say = Callable[[str], None]
 
@@ -70,8 +71,8 @@ class Trial:
             except Exception as error:  # the user's code and a framework may raise anything
                 self.results = None
                 self.reason, self.line = one_line(error), line_of(error, problem.file)
-                if problem.dtype and DTYPE_ERROR.search(str(error)):
-                    self.reason += f". Floating arguments are {problem.dtype} here; dtype=None leaves them as they are"
+                if problem.dtype and (isinstance(error, DTypeError) or DTYPE_ERROR.search(str(error))):
+                    self.reason = f"{self.reason.rstrip('.')}. {AS_IT_IS.format(problem.dtype)}"
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
