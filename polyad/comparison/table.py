@@ -65,7 +65,8 @@ def verdict(comparison: Comparison) -> str:
     if len(ran) == 1:
         return f"{ran[0]} alone ran it, and {_confirmed(comparison)}."
     row = max(comparison.ran, key=lambda row: row.difference or 0.0)
-    most = f"by {row.difference:.1e} at most, in {row.leaf}" if row.difference else "to the last digit"
+    worst = "the value" if row.leaf == "value" else row.leaf
+    most = f"within {row.difference:.1e}, worst in {worst}" if row.difference else "to the last digit"
     return f"{_listed(ran)} agree {most} ({comparison.allowed:.0e} is allowed), and {_confirmed(comparison)}."
 
 
@@ -79,7 +80,8 @@ def remarks(comparison: Comparison) -> Iterator[str]:
         elif row.status == "differs":
             yield f"{row.backend} is not right: {row.reason}"
         elif row.backend != comparison.reference:
-            most = f"most in {row.leaf}, by {row.difference:.1e}" if row.difference else "nowhere"
+            where = "the value" if row.leaf == "value" else row.leaf
+            most = f"most in {where}, by {row.difference:.1e}" if row.difference else "nowhere"
             yield f"{row.backend} differs from {comparison.reference} {most}"
         yield from (f"{row.backend}: {note}" for note in row.notes)
     unseen = _unseen(comparison)
