@@ -325,6 +325,15 @@ class Backend(ABC):
         """Names of the devices that there are here, as `asarray` takes them."""
         return ("cpu",)
 
+    def default_precision(self, name: str) -> AbstractContextManager[Any]:
+        """A block in which arrays that are made without a dtype have the one of this name, where the framework
+        leaves that to its user."""
+        return nullcontext()
+
+    def wait(self, arrays: Arrays) -> Arrays:
+        """The arrays, when they have been computed: a framework may return before."""
+        return arrays
+
     # In and out.
 
     def dtype(self, name: str) -> Any:

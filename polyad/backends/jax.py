@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 
@@ -161,6 +162,13 @@ class Jax(Backend):
 
     def default_dtype(self) -> str:
         return "float64" if jax.config.jax_enable_x64 else "float32"
+
+    def default_precision(self, name: str) -> Any:
+        home = jax if hasattr(jax, "enable_x64") else jax.experimental  # which older versions have
+        return home.enable_x64(name == "float64")  # in this thread only, unlike the flag
+
+    def wait(self, arrays: Arrays) -> Arrays:
+        return jax.block_until_ready(arrays)
 
     def asarray(self, values: Any, dtype: str | None = None, device: Any = None) -> Array:
         wanted = dtype or (dtype_name(values.dtype) if hasattr(values, "dtype") else "")

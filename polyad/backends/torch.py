@@ -158,6 +158,20 @@ class Torch(Backend):
     def default_dtype(self) -> str:
         return dtype_name(torch.get_default_dtype())
 
+    @contextmanager
+    def default_precision(self, name: str) -> Iterator[None]:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(self.dtype(name))  # torch has one for all threads
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
+
+    def wait(self, arrays: Arrays) -> Arrays:
+        if any(array.device.type != "cpu" for array in arrays):
+            torch.accelerator.synchronize()
+        return arrays
+
     def asarray(self, values: Any, dtype: str | None = None, device: Any = None) -> Array:
         wanted = self.dtype(dtype) if dtype else None
         if isinstance(values, torch.Tensor):
