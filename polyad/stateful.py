@@ -112,12 +112,22 @@ def compose(*functions: Callable[..., Any]) -> Callable[..., Any]:
 
 def _fitting(params: Tree, x: Any) -> Any:
     """The input, or tree of inputs, in the framework of the parameters; an error where framework or dtype differ."""
-    first = next((leaf for leaf in trees.leaves(params) if is_array(leaf)), None)
+    first = _first(params)
     if first is None:
         return x
     if type(x) in (tuple, list, dict):
         return trees.map(lambda leaf: _fitted(params, first, leaf), x)
     return _fitted(params, first, x)
+
+
+def _first(params: Tree) -> Any:
+    """The first array; None where there is none."""
+    tree = params
+    while type(tree) is dict and tree:
+        tree = tree[next(iter(tree))]
+    if not isinstance(tree, (dict, list, tuple)) and is_array(tree):
+        return tree
+    return next((leaf for leaf in trees.leaves(params) if is_array(leaf)), None)
 
 
 def _fitted(params: Tree, first: Any, x: Any) -> Any:

@@ -142,7 +142,7 @@ def is_host(x: Any) -> bool:
 
 def is_array(x: Any) -> bool:
     """Whether x is an array of any backend, ndarrays included."""
-    return is_host(x) or owner(x) is not None
+    return owner(x) is not None or is_host(x)
 
 
 def owner(x: Any) -> Backend | None:
@@ -154,7 +154,7 @@ def owner(x: Any) -> Backend | None:
         found = None if is_host(x) else _find_owner(x)
         if found is not None or not _may_be_claimed_later(kind):
             _owners[kind] = found
-    return found if found is None else found.of(x)
+    return found if found is None or found.by_type else found.of(x)
 
 
 class Evaluation:

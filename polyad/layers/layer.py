@@ -88,7 +88,20 @@ class Layer:
 
     def check_parameters(self, params: Tree, root: str = "params") -> None:
         """ParameterError where params are not those of this model; names the leaf."""
-        _check(self.parameter_shapes(), params, root, repr(self))
+        shapes = self.parameter_shapes()
+        if not _fits(shapes, params):  # the words of an error cost more than all else
+            _check(shapes, params, root, repr(self))
+
+
+def _fits(shapes: Any, params: Any) -> bool:
+    """Whether _check() would find nothing."""
+    if shapes is None:
+        return True
+    if type(shapes) is dict:
+        return type(params) is dict and [*shapes] == [*params] and all(map(_fits, shapes.values(), params.values()))
+    if type(shapes) is tuple and all(type(n) is int for n in shapes):
+        return is_array(params) and tuple(params.shape) == shapes
+    return False
 
 
 def _check(shapes: Any, params: Any, place: str, model: str) -> None:

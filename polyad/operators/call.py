@@ -72,7 +72,7 @@ class Call:
             leaves, spec = trees.flatten(unboxed(arg))
             self.leaves.append(leaves)
             self.specs.append(spec)
-        self.backend = self._resolve(backend)
+        self.backend = self._of_all(backend) or self._resolve(backend)
         self._check_devices()
         xs = []
         for i in self.argnums:
@@ -210,6 +210,13 @@ class Call:
             raise ArgumentError(f"{self.operator}: argnums={argnums} names an argument twice")
         return positions
 
+    def _of_all(self, asked: Any) -> Backend | None:
+        """The backend where the arguments are arrays of one alone, and nothing else is said."""
+        owners = [owner(leaf) for leaves in self.leaves for leaf in leaves]
+        if asked is not None or not owners or owners.count(owners[0]) != len(owners) or owners[0] is None:
+            return None
+        return None if declared_arrays(self.f) else carried(owners[0])
+
     def _resolve(self, asked: str | Backend | None) -> Backend:
         try:
             found = single_owner(itertools.chain(*self.leaves, declared_arrays(self.f)))
@@ -251,7 +258,8 @@ class Call:
         return "an array of f"
 
     def _check_devices(self) -> None:
-        if sum(map(len, self.leaves)) == 1:
+        where = {self.backend.device(x) for leaves in self.leaves for x in leaves if owner(x) is self.backend}
+        if len(where) < 2:
             return
         first: tuple[int, int, Any] | None = None
         for i, leaves in enumerate(self.leaves):
