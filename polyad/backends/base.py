@@ -304,6 +304,13 @@ class Backend(ABC):
         """A token of the transformation around this call; equal inside the same one."""
         return None
 
+    def tracing(self) -> bool:
+        """Whether a function of eager arrays becomes a graph here, so that what it would be asked is not known.
+
+        What cannot be compared then is NaN where it would have been refused.
+        """
+        return False
+
     def concrete(self, array: Array) -> bool:
         """Whether the value of this number can be looked at."""
         return True

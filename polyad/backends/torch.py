@@ -29,7 +29,7 @@ from polyad.backends.base import (
 from polyad.backends.torch_attach import attach
 from polyad.backends.torch_chain import chain
 from polyad.backends.torch_graph import reaches_outside, recorded, refuse_dead_ends, refuse_third_order
-from polyad.backends.torch_namespace import inside_functorch, namespace
+from polyad.backends.torch_namespace import inside_functorch, namespace, tracing
 from polyad.backends.torch_native import NATIVE
 from polyad.backends.torch_norms import by_formulas
 from polyad.backends.torch_replay import Replay
@@ -133,7 +133,12 @@ class Torch(Backend):
     def scope(self) -> Any:
         return torch._C._functorch.get_dynamic_layer_stack_depth()
 
+    def tracing(self) -> bool:
+        return tracing()
+
     def concrete(self, array: Array) -> bool:
+        if tracing():
+            return False
         while torch._C._functorch.is_functorch_wrapped_tensor(array):
             if torch._C._functorch.is_batchedtensor(array):
                 return False
