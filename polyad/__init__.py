@@ -3,6 +3,7 @@
 from polyad import backends, errors
 from polyad.arrays import array_namespace, convert, stop_gradient, xp
 from polyad.backends import register_backend, set_backend, use_backend
+from polyad.compile import compile
 from polyad.layers import (
     BatchNorm,
     Branch,
@@ -103,6 +104,7 @@ __all__ = [
     "backends",
     "batched_jacobian",
     "check_gradients",
+    "compile",
     "compose",
     "convert",
     "derivative",

@@ -86,6 +86,8 @@ class Backend(ABC):
     """Derivative of abs at 0."""
     clip_at_bound = 0.5
     """Derivative of clip at a bound."""
+    value_errors: tuple[type[Exception], ...] = ()
+    """What it raises where a function that is being compiled looks at a value."""
     strategies: tuple[str, ...] = ("taped",)
     """What it can do with an inner derivative, see nested.py; all but taped need `aside` and `attach`."""
 
@@ -280,9 +282,22 @@ class Backend(ABC):
         """f, into which a compiler of the framework that cannot differentiate twice does not look."""
         return f
 
-    def compile(self, f: Function) -> Function:
-        """f, made faster for repeated calls with the same shapes."""
-        return f
+    def compile(self, f: Function, captured: int = 0) -> Function:
+        """f, made faster for repeated calls with the same shapes.
+
+        captured  so many arrays that f closes over are further arguments, behind
+                  its own, of what is returned: those that f reads when it is called
+        """
+        return (lambda *args: f(*args[: len(args) - captured])) if captured else f
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the framework brings a compiler."""
+        return type(self).compile is not Backend.compile
+
+    def signature(self, array: Array) -> Any:
+        """What compiled code depends on, besides the values; hashable."""
+        return tuple(array.shape), array.dtype, self.device(array)
 
     def tracked(self) -> AbstractContextManager[Any]:
         """A block in which the framework records for reverse mode, whatever is said around it."""

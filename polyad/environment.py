@@ -1,0 +1,270 @@
+"""What a function reads besides its arguments: variables it closes over and of its module, attributes of its objects.
+
+It is walked once and read at each call. Arrays among it are inputs like any
+other. Everything else is a constant that must be what it was: a number by its
+value, an ndarray by its entries, a container by its keys, an object by its identity
+and by those of its attributes that the code names.
+"""
+
+import functools
+import inspect
+import operator
+import sys
+from collections.abc import Callable, Iterator
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from polyad.backends import is_array, is_host, owner
+from polyad.backends.base import Backend
+from polyad.errors import ImpureFunctionError
+
+__all__ = ["PLAIN", "Environment", "Same", "plain"]
+
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
+_ENTRIES = 256  # a longer container without arrays is data
+
+
+class Same:
+    """An object as a key: equal to itself alone, and kept alive so that no other one takes its identity."""
+
+    __slots__ = ("it",)
+
+    def __init__(self, it: Any) -> None:
+        self.it = it
+
+    def __hash__(self) -> int:
+        return id(self.it)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other.it is self.it
+
+
+def plain(value: Any) -> Any:
+    """A number or text as a key: 0.0 is not -0.0, 1 is not True, and nan is nan."""
+    return type(value), repr(value) if isinstance(value, float | complex) else value
+
+
+class Slot:
+    """A place where a value is read, and the value that it had."""
+
+    def __init__(self, name: str, read: Callable[[], Any], write: Callable[[Any], Any] | None, value: Any) -> None:
+        self.name, self.read, self.write, self.value = name, read, write, value
+        self.copy = value.copy() if is_host(value) or type(value) in (list, dict) else None
+
+    def is_same(self) -> bool:
+        """Whether it has that value still."""
+        now, known = self.read(), self.value
+        if is_host(known):
+            return now is known and np.array_equal(now, self.copy, equal_nan=now.dtype.kind in "fc")
+        if type(known) is dict:
+            return now is known and now.keys() == self.copy.keys()
+        if type(known) is list:
+            return now is known and len(now) == len(self.copy)
+        return now is known or (type(known) in PLAIN and type(now) is type(known) and plain(now) == plain(known))
+
+    def restore(self) -> None:
+        """Make it have that value again, as far as it can be written."""
+        if type(self.value) is list:
+            self.value[:] = self.copy
+        elif type(self.value) is dict:
+            self.value.clear()
+            self.value.update(self.copy)
+        elif is_host(self.value) and self.value.ndim and self.value.flags.writeable:
+            self.value[...] = self.copy
+        if self.write is not None:
+            self.write(self.value)
+
+    def key(self) -> Any:
+        """What a function that was compiled for this value is kept under."""
+        value = self.value
+        if is_host(value):
+            return value.shape, value.dtype, value.tobytes()
+        if type(value) in PLAIN:
+            return plain(value)
+        if type(value) in (dict, list):
+            return type(value), tuple(value) if type(value) is dict else len(value)
+        return Same(value)
+
+
+class Environment:
+    """What the roots, functions and objects, read besides the arguments of a call.
+
+    backend  whose arrays are inputs; others are constants
+    key      equal for environments that compiled code may be shared between
+    """
+
+    def __init__(self, roots: tuple[Any, ...], backend: Backend) -> None:
+        self.backend, walk = backend, _Walk(backend)
+        before = -1
+        while len(walk.names) != before:  # names of code that was found late may be those of what was found before
+            before = len(walk.names)
+            walk.start()
+            for i, root in enumerate(roots):
+                walk.visit(getattr(root, "__name__", f"args[{i}]"), lambda root=root: root, None)
+        self.fixed, self.moving = walk.fixed, walk.moving
+        first: dict[int, int] = {}
+        self.shared = [first.setdefault(id(slot.value), i) for i, slot in enumerate(self.moving)]
+        self.repeated = [(i, j) for i, j in enumerate(self.shared) if i != j]
+        self.key = (tuple(slot.key() for slot in self.fixed), tuple(self.shared))
+
+    def arrays(self) -> tuple[Any, ...] | None:
+        """The arrays as they are now; None where something else is not as it was."""
+        try:
+            arrays = tuple([slot.read() for slot in self.moving])
+            if not all([slot.is_same() for slot in self.fixed]):
+                return None
+        except (AttributeError, LookupError, ValueError):  # a name that is not there any more
+            return None
+        if any(arrays[i] is not arrays[j] for i, j in self.repeated):
+            return None
+        return arrays if all(owner(x) is self.backend for x in arrays) else None
+
+    def refuse_changes(self, before: tuple[Any, ...]) -> None:
+        """Put everything back and raise, unless it is what it was when these were its arrays.
+
+        raises  ImpureFunctionError: f assigns to a variable or an attribute outside
+        """
+        for slot, value in zip(self.moving, before, strict=True):
+            slot.value = value
+        changed = [slot for slot in (*self.fixed, *self.moving) if not _is_same(slot)]
+        for slot in changed:
+            slot.restore()
+        if changed:
+            raise ImpureFunctionError(
+                f"compile: f changes {changed[0].name}{', and others' * (len(changed) > 1)}, which lies outside of it. "
+                f"Compiled, it would do so when it is compiled and never again; everything is as it was before. "
+                f"Return the new value, and assign it outside"
+            )
+
+
+def _is_same(slot: Slot) -> bool:
+    try:
+        return slot.is_same()
+    except (AttributeError, LookupError, ValueError):
+        return False
+
+
+class _Walk:
+    """Slots of everything that can be reached, by names that the code uses."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.names: set[str] = set()
+
+    def start(self) -> None:
+        self.fixed: list[Slot] = []
+        self.moving: list[Slot] = []
+        self.seen: dict[int, Any] = {}
+
+    def visit(self, name: str, read: Callable[[], Any], write: Callable[[Any], Any] | None) -> None:
+        """The value that is read here, and what can be reached from it."""
+        try:
+            value = read()
+        except (AttributeError, LookupError, ValueError):  # not assigned yet
+            return
+        if owner(value) is self.backend:
+            self.moving.append(Slot(name, read, write, value))
+            return
+        self.fixed.append(Slot(name, read, write, value))
+        if type(value) in PLAIN or is_array(value) or id(value) in self.seen:
+            return
+        self.seen[id(value)] = value
+        for part in self.parts(name, value):
+            self.visit(*part)
+
+    def parts(self, name: str, x: Any) -> Iterator[tuple[str, Callable[[], Any], Any]]:
+        if isinstance(x, FunctionType):
+            yield from self.of_function(x)
+        elif isinstance(x, MethodType):
+            yield name, lambda: x.__func__, None
+            yield name.rpartition(".")[0] or "self", lambda: x.__self__, None
+        elif isinstance(x, functools.partial):
+            for part in ("func", "args", "keywords"):
+                yield f"{name}.{part}", functools.partial(getattr, x, part), None
+        elif isinstance(x, dict):
+            if len(x) <= _ENTRIES or any(map(is_array, x.values())):
+                for key in tuple(x):
+                    yield f"{name}[{key!r}]", functools.partial(operator.getitem, x, key), _setter(x, key)
+        elif isinstance(x, list | tuple):
+            if len(x) <= _ENTRIES or any(map(is_array, x)):
+                for i in range(len(x)):
+                    write = _setter(x, i) if isinstance(x, list) else None
+                    yield f"{name}[{i}]", functools.partial(operator.getitem, x, i), write
+        elif isinstance(x, ModuleType):
+            if not _is_library(x.__name__):
+                yield from self.of_attributes(name, x)
+        elif isinstance(x, type):
+            self.read_class(x)
+        else:
+            yield from self.of_object(name, x)
+
+    def of_function(self, f: FunctionType) -> Iterator[tuple[str, Callable[[], Any], Any]]:
+        for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
+            yield name, functools.partial(getattr, cell, "cell_contents"), functools.partial(
+                setattr, cell, "cell_contents"
+            )
+        for default in ("__defaults__", "__kwdefaults__"):
+            yield f"{f.__name__}.{default}", functools.partial(getattr, f, default), None
+        if _is_library(f.__module__):
+            return
+        own = set(_names(f.__code__))
+        self.names |= own
+        for name in sorted(own & f.__globals__.keys()):
+            yield name, functools.partial(operator.getitem, f.__globals__, name), _setter(f.__globals__, name)
+
+    def of_object(self, name: str, x: Any) -> Iterator[tuple[str, Callable[[], Any], Any]]:
+        kinds = [kind for kind in type(x).__mro__ if kind is not object]
+        own = [kind for kind in kinds if not _is_library(kind.__module__)]
+        for kind in own:
+            self.read_class(kind)
+            for key in sorted(self.names & vars(kind).keys()):
+                value = inspect.getattr_static(kind, key)
+                if isinstance(value, FunctionType | property | staticmethod | classmethod):
+                    function = getattr(value, "fget", None) or getattr(value, "__func__", value)
+                    yield f"{name}.{key}", lambda function=function: function, None
+        if hasattr(x, "__dict__") and (len(own) < len(kinds) or own):
+            yield from self.of_attributes(name, x, all_of_them=len(own) < len(kinds))
+        for key in sorted({key for kind in own for key in getattr(kind, "__slots__", ())} & self.names):
+            yield f"{name}.{key}", functools.partial(getattr, x, key), functools.partial(setattr, x, key)
+
+    def of_attributes(
+        self, name: str, x: Any, all_of_them: bool = False
+    ) -> Iterator[tuple[str, Callable[[], Any], Any]]:
+        """Of an object of a library everything, but for what polyad keeps to itself; else what code names."""
+        known, hidden = vars(x), type(x).__module__.partition(".")[0] == "polyad"
+        for key in tuple(known):
+            if (not hidden or not key.startswith("_")) if all_of_them else key in self.names:
+                yield f"{name}.{key}", functools.partial(operator.getitem, known, key), functools.partial(
+                    object.__setattr__, x, key
+                )
+
+    def read_class(self, kind: type) -> None:
+        """Names in the methods of a class; each method that is among them is visited as one of the object."""
+        if not _is_library(kind.__module__):
+            for value in vars(kind).values():
+                if isinstance(value, FunctionType) and value.__name__ in ("__call__", "__init__", "forward"):
+                    self.names.add(value.__name__)
+
+
+def _setter(container: Any, key: Any) -> Callable[[Any], None]:
+    return functools.partial(operator.setitem, container, key)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Names in a function and in the functions that are written inside of it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+@functools.cache
+def _is_library(module: str | None) -> bool:
+    """Whether the variables of this module are taken for constants: polyad, the standard library, installed packages."""
+    top = (module or "builtins").partition(".")[0]
+    if top in ("polyad", "builtins") or top in sys.stdlib_module_names - {"__main__"}:
+        return True
+    file = getattr(sys.modules.get(top), "__file__", None) or ""
+    return "site-packages" in file or "dist-packages" in file
