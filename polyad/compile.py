@@ -131,7 +131,7 @@ class _Program:
         self.f, self.spec, self.backend = of.f, key[0], key[-1]
         self.leaves = [None if i in places else leaf for i, leaf in enumerate(leaves)]
         self.places, self.environment = places, environment
-        self.fast = self.backend.compile(self.flat, len(environment.moving))
+        self.fast = self.backend.compile(self.flat, environment.arrays)
 
     def __call__(self, xs: Arrays, arrays: Arrays) -> Any:
         try:

@@ -282,13 +282,15 @@ class Backend(ABC):
         """f, into which a compiler of the framework that cannot differentiate twice does not look."""
         return f
 
-    def compile(self, f: Function, captured: int = 0) -> Function:
+    def compile(self, f: Function, captured: Captured = tuple) -> Function:
         """f, made faster for repeated calls with the same shapes.
 
-        captured  so many arrays that f closes over are further arguments, behind
-                  its own, of what is returned: those that f reads when it is called
+        captured  gives the arrays that f closes over, as they are now; what is
+                  returned takes them behind the arguments of f. None where f has
+                  become another function
         """
-        return (lambda *args: f(*args[: len(args) - captured])) if captured else f
+        more = len(captured())
+        return (lambda *args: f(*args[: len(args) - more])) if more else f
 
     @property
     def compiles(self) -> bool:

@@ -127,6 +127,20 @@ class Torch(Backend):
     def untracked(self) -> Any:
         return torch.no_grad()
 
+    def compile(self, f: Function, captured: Captured = tuple) -> Function:
+        from polyad.backends.torch_compile import compiled  # half a second to import
+
+        return compiled(f, captured)
+
+    @property
+    def value_errors(self) -> tuple[type[Exception], ...]:  # type: ignore[override]
+        from polyad.backends.torch_compile import VALUE_ERRORS
+
+        return VALUE_ERRORS
+
+    def signature(self, array: Array) -> Any:
+        return array.shape, array.dtype, array.device, array.stride(), array.requires_grad
+
     def stop_gradient(self, array: Array) -> Array:
         return array.detach()
 

@@ -25,7 +25,7 @@ from polyad.backends.base import Array, Arrays, Function
 from polyad.backends.torch_graph import StandIn, has_python_nodes, reaches_outside
 from polyad.errors import ImpureFunctionError
 
-__all__ = ["Replay"]
+__all__ = ["Replay", "mapped"]
 
 
 class Replay:
@@ -110,7 +110,7 @@ class _Later(TorchFunctionMode):  # type: ignore[misc]  # torch has no types for
         self.standing = standing
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = _mapped(self._moved, args), _mapped(self._moved, kwargs or {})
+        args, kwargs = mapped(self._moved, args), mapped(self._moved, kwargs or {})
         return func(*args, **kwargs)
 
     def _moved(self, x: Array) -> Array:
@@ -144,7 +144,7 @@ class _First(TorchFunctionMode):  # type: ignore[misc]
             given.append(x)
             return x
 
-        args, kwargs = _mapped(moved, args), _mapped(moved, kwargs or {})
+        args, kwargs = mapped(moved, args), mapped(moved, kwargs or {})
         for x in _written(name, args, kwargs):
             base = x if x._base is None else x._base
             if not self._is_inside(base) and not base.requires_grad:
@@ -176,13 +176,13 @@ class _First(TorchFunctionMode):  # type: ignore[misc]
         return x.grad_fn is not None and x.grad_fn._sequence_nr() >= self.start
 
 
-def _mapped(f: Callable[[Array], Array], x: Any) -> Any:
+def mapped(f: Callable[[Array], Array], x: Any) -> Any:
     """f of the tensors in plain containers."""
     if isinstance(x, torch.Tensor):
         return f(x)
     if type(x) in (tuple, list):
-        return type(x)(_mapped(f, part) for part in x)
-    return {key: _mapped(f, part) for key, part in x.items()} if type(x) is dict else x
+        return type(x)(mapped(f, part) for part in x)
+    return {key: mapped(f, part) for key, part in x.items()} if type(x) is dict else x
 
 
 def _written(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Array]:
