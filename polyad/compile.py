@@ -1,5 +1,6 @@
 """compile: a function as one program of its framework."""
 
+import contextlib
 import functools
 import threading
 import traceback
@@ -51,32 +52,39 @@ class Compiled:
         self.f, self.asked = f, backend
         self._environments: dict[Any, Environment] = {}
         self._programs: dict[Any, _Program] = {}
+        self._numbers: dict[Any, int] = {}
+        self._declares = hasattr(type(getattr(f, "__self__", f)), "declared_arrays")
         self._made: dict[Any, int] = {}
         self._lock = threading.RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        leaves, spec = trees.flatten((tuple(map(unboxed, args)), kwargs))
-        backend = self._backend(leaves)
+        leaves, spec = trees.flatten((tuple([unboxed(arg) for arg in args]), kwargs))
+        owners = [owner(leaf) for leaf in leaves]
+        backend = self._backend(leaves, owners)
         if not backend.compiles:
             with use_backend(backend):
                 return self.f(*args, **kwargs)
-        places = [i for i, leaf in enumerate(leaves) if is_array(leaf)]
-        xs = tuple(_adopted(leaves[i], backend) for i in places)
-        static = tuple([(i, _key(leaf)) for i, leaf in enumerate(leaves) if i not in places])
-        objects = tuple(leaf for i, leaf in enumerate(leaves) if i not in places and type(leaf) not in PLAIN)
-        environment, arrays = self._environment(objects, backend)
-        shapes = tuple(map(backend.signature, xs)), tuple(map(backend.signature, arrays))
-        key = (spec, static, environment.key, shapes, policy(), backend)
+        xs, static, objects, places = [], [], [], []
+        for i, leaf in enumerate(leaves):
+            if owners[i] is not None or is_host(leaf):
+                xs.append(leaf if owners[i] is not None else backend.asarray(leaf))
+                places.append(i)
+            elif type(leaf) in PLAIN:
+                static.append(plain(leaf))
+            else:
+                static.append(Same(leaf))
+                objects.append(leaf)
+        environment, arrays = self._environment(tuple(objects), backend)
+        shapes = tuple([backend.signature(x) for x in (*xs, *arrays)])
+        key = (spec, tuple(places), tuple(static), shapes, environment.number, policy(), backend)
         program = self._programs.get(key)
         if program is None:
             program = self._program(key, leaves, places, environment)
         return program(xs, arrays)
 
-    def _backend(self, leaves: list[Any]) -> Backend:
-        try:
-            found = single_owner([*leaves, *declared_arrays(self.f)])
-        except MixedArraysError:
-            raise MixedArraysError(_mixed(leaves)) from None
+    def _backend(self, leaves: list[Any], owners: list[Backend | None]) -> Backend:
+        some = {backend for backend in owners if backend is not None}
+        found = some.pop() if len(some) == 1 and not self._declares else self._found(leaves)
         if self.asked is not None:
             backend = carried(get(self.asked))
             if found is not None and found is not backend and found.name not in backend.wraps:
@@ -85,20 +93,32 @@ class Compiled:
                     f"Convert the arguments: polyad.convert(x, {backend.name!r})"
                 )
             return backend
-        if found is None:
-            try:
-                found = single_owner(captured_arrays(self.f))
-            except MixedArraysError:  # f need not use all of them
-                found = None
         return carried(found or current())
 
+    def _found(self, leaves: list[Any]) -> Backend | None:
+        """Whose arrays there are among arguments and parameters, else among what f captures."""
+        try:
+            found = single_owner([*leaves, *declared_arrays(self.f)])
+        except MixedArraysError:
+            names = sorted({backend.name for leaf in leaves if (backend := owner(leaf)) is not None})
+            raise MixedArraysError(
+                f"compile: arguments, or parameters that f carries, are arrays of {' and '.join(names)}. "
+                f"Convert them: polyad.convert(x, {names[0]!r})"
+            ) from None
+        if found is None and self.asked is None:
+            with contextlib.suppress(MixedArraysError):  # f need not use all of it
+                found = single_owner(captured_arrays(self.f))
+        return found
+
     def _environment(self, objects: tuple[Any, ...], backend: Backend) -> tuple[Environment, Arrays]:
-        roots = (*map(Same, objects), backend)
+        """(what f and the objects read, the arrays among that)."""
+        roots = (*[Same(x) for x in objects], backend)
         known = self._environments.get(roots)
         arrays = known.arrays() if known is not None else None
         if known is None or arrays is None:
             known = self._environments[roots] = Environment((self.f, *objects), backend)
-            arrays = tuple(slot.value for slot in known.moving)
+            known.number = self._numbers.setdefault(known.key, len(self._numbers))
+            arrays = tuple([slot.value for slot in known.moving])
         return known, arrays
 
     def _program(self, key: Any, leaves: list[Any], places: list[int], environment: Environment) -> "_Program":
@@ -109,14 +129,13 @@ class Compiled:
             return self._programs[key]
 
     def _count(self, key: Any) -> None:
-        spec, _, _, shapes, *_ = key
-        same = (spec, shapes)
+        same = (key[0], key[3])
         self._made[same] = self._made.get(same, 0) + 1
         if self._made[same] == MANY:
             warnings.warn(
-                f"compile: {_name(self.f)} was compiled {MANY} times for the same shapes, because numbers among its "
-                f"arguments, or something else that it reads outside, are others each time. Pass what changes as an "
-                f"array: xp.asarray(value)",
+                f"compile: {_name(self.f)} was compiled {MANY} times for the same shapes, because a number among its "
+                f"arguments, or something else that it reads outside, is another one each time. Pass what changes as "
+                f"an array: xp.asarray(value)",
                 PolyadWarning,
                 stacklevel=4,
             )
@@ -125,15 +144,13 @@ class Compiled:
 class _Program:
     """f for one structure, shapes and constants: a program of arrays, and the tree that it gives."""
 
-    def __init__(
-        self, of: Compiled, key: Any, leaves: list[Any], places: list[int], environment: Environment
-    ) -> None:
+    def __init__(self, of: Compiled, key: Any, leaves: list[Any], places: list[int], environment: Environment) -> None:
         self.f, self.spec, self.backend = of.f, key[0], key[-1]
         self.leaves = [None if i in places else leaf for i, leaf in enumerate(leaves)]
         self.places, self.environment = places, environment
         self.fast = self.backend.compile(self.flat, environment.arrays)
 
-    def __call__(self, xs: Arrays, arrays: Arrays) -> Any:
+    def __call__(self, xs: list[Any], arrays: Arrays) -> Any:
         try:
             ys = iter(self.fast(*xs, *arrays))
         except self.backend.value_errors as error:
@@ -162,20 +179,8 @@ def _adopted(x: Any, backend: Backend) -> Any:
     return backend.asarray(x) if is_host(x) and not backend.host else x
 
 
-def _key(leaf: Any) -> Any:
-    return plain(leaf) if type(leaf) in PLAIN else Same(leaf)
-
-
 def _name(f: Any) -> str:
     return getattr(f, "__name__", type(f).__name__)
-
-
-def _mixed(leaves: list[Any]) -> str:
-    names = sorted({backend.name for leaf in leaves if (backend := owner(leaf)) is not None})
-    return (
-        f"compile: arguments, or parameters that f carries, are arrays of {' and '.join(names)}. "
-        f"Convert them: polyad.convert(x, {names[0]!r})"
-    )
 
 
 def _of_library(file: str) -> bool:

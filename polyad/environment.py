@@ -23,6 +23,10 @@ from polyad.errors import ImpureFunctionError
 __all__ = ["PLAIN", "Environment", "Same", "plain"]
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
+Read = Callable[[], Any]
+Write = Callable[[Any], Any] | None
+Part = tuple[str, Read, Write]
+
 _ENTRIES = 256  # a longer container without arrays is data
 
 
@@ -46,12 +50,17 @@ def plain(value: Any) -> Any:
     return type(value), repr(value) if isinstance(value, float | complex) else value
 
 
+def _equal(now: Any, known: Any) -> bool:
+    return type(known) in PLAIN and type(now) is type(known) and plain(now) == plain(known)
+
+
 class Slot:
     """A place where a value is read, and the value that it had."""
 
-    def __init__(self, name: str, read: Callable[[], Any], write: Callable[[Any], Any] | None, value: Any) -> None:
+    def __init__(self, name: str, read: Read, write: Write, value: Any, settled: bool) -> None:
+        self.settled = settled  # nothing else can stand there
         self.name, self.read, self.write, self.value = name, read, write, value
-        self.copy = value.copy() if is_host(value) or type(value) in (list, dict) else None
+        self.copy: Any = value.copy() if is_host(value) or type(value) in (list, dict) else None
 
     def is_same(self) -> bool:
         """Whether it has that value still."""
@@ -62,7 +71,7 @@ class Slot:
             return now is known and now.keys() == self.copy.keys()
         if type(known) is list:
             return now is known and len(now) == len(self.copy)
-        return now is known or (type(known) in PLAIN and type(now) is type(known) and plain(now) == plain(known))
+        return now is known or _equal(now, known)
 
     def restore(self) -> None:
         """Make it have that value again, as far as it can be written."""
@@ -88,12 +97,25 @@ class Slot:
         return Same(value)
 
 
+class _Settled:
+    """Reads one thing for good."""
+
+    def __init__(self, it: Any) -> None:
+        self.it = it
+
+    def __call__(self) -> Any:
+        return self.it
+
+
 class Environment:
     """What the roots, functions and objects, read besides the arguments of a call.
 
     backend  whose arrays are inputs; others are constants
-    key      equal for environments that compiled code may be shared between
+    key      equal for environments that compiled code may be shared between; number
+             is one for each key, given by who compares them
     """
+
+    number = 0
 
     def __init__(self, roots: tuple[Any, ...], backend: Backend) -> None:
         self.backend, walk = backend, _Walk(backend)
@@ -102,8 +124,12 @@ class Environment:
             before = len(walk.names)
             walk.start()
             for i, root in enumerate(roots):
-                walk.visit(getattr(root, "__name__", f"args[{i}]"), lambda root=root: root, None)
+                walk.visit(getattr(root, "__name__", f"args[{i}]"), _Settled(root), None)
         self.fixed, self.moving = walk.fixed, walk.moving
+        # A plain list of what can change at all: this is read at each call.
+        self._reads = [(slot.read, slot.value) for slot in self.fixed if not slot.settled]
+        self._deep = [slot for slot in self.fixed if slot.copy is not None]
+        self._arrays = [slot.read for slot in self.moving]
         first: dict[int, int] = {}
         self.shared = [first.setdefault(id(slot.value), i) for i, slot in enumerate(self.moving)]
         self.repeated = [(i, j) for i, j in enumerate(self.shared) if i != j]
@@ -112,14 +138,23 @@ class Environment:
     def arrays(self) -> tuple[Any, ...] | None:
         """The arrays as they are now; None where something else is not as it was."""
         try:
-            arrays = tuple([slot.read() for slot in self.moving])
-            if not all([slot.is_same() for slot in self.fixed]):
-                return None
+            for read, known in self._reads:
+                now = read()
+                if now is not known and not _equal(now, known):
+                    return None
+            for slot in self._deep:
+                if not slot.is_same():
+                    return None
+            arrays = tuple([read() for read in self._arrays])
         except (AttributeError, LookupError, ValueError):  # a name that is not there any more
             return None
         if any(arrays[i] is not arrays[j] for i, j in self.repeated):
             return None
-        return arrays if all(owner(x) is self.backend for x in arrays) else None
+        backend = self.backend
+        for x in arrays:
+            if owner(x) is not backend:
+                return None
+        return arrays
 
     def refuse_changes(self, before: tuple[Any, ...]) -> None:
         """Put everything back and raise, unless it is what it was when these were its arrays.
@@ -157,32 +192,33 @@ class _Walk:
         self.fixed: list[Slot] = []
         self.moving: list[Slot] = []
         self.seen: dict[int, Any] = {}
+        self.read: set[tuple[int, str]] = set()
 
-    def visit(self, name: str, read: Callable[[], Any], write: Callable[[Any], Any] | None) -> None:
+    def visit(self, name: str, read: Read, write: Write) -> None:
         """The value that is read here, and what can be reached from it."""
         try:
             value = read()
         except (AttributeError, LookupError, ValueError):  # not assigned yet
             return
         if owner(value) is self.backend:
-            self.moving.append(Slot(name, read, write, value))
+            self.moving.append(Slot(name, read, write, value, False))
             return
-        self.fixed.append(Slot(name, read, write, value))
+        self.fixed.append(Slot(name, read, write, value, isinstance(read, _Settled)))
         if type(value) in PLAIN or is_array(value) or id(value) in self.seen:
             return
         self.seen[id(value)] = value
         for part in self.parts(name, value):
             self.visit(*part)
 
-    def parts(self, name: str, x: Any) -> Iterator[tuple[str, Callable[[], Any], Any]]:
+    def parts(self, name: str, x: Any) -> Iterator[Part]:
         if isinstance(x, FunctionType):
             yield from self.of_function(x)
         elif isinstance(x, MethodType):
-            yield name, lambda: x.__func__, None
-            yield name.rpartition(".")[0] or "self", lambda: x.__self__, None
+            yield name, _Settled(x.__func__), None
+            yield name.rpartition(".")[0] or "self", _Settled(x.__self__), None
         elif isinstance(x, functools.partial):
             for part in ("func", "args", "keywords"):
-                yield f"{name}.{part}", functools.partial(getattr, x, part), None
+                yield f"{name}.{part}", _Settled(getattr(x, part)), None
         elif isinstance(x, dict):
             if len(x) <= _ENTRIES or any(map(is_array, x.values())):
                 for key in tuple(x):
@@ -190,8 +226,10 @@ class _Walk:
         elif isinstance(x, list | tuple):
             if len(x) <= _ENTRIES or any(map(is_array, x)):
                 for i in range(len(x)):
-                    write = _setter(x, i) if isinstance(x, list) else None
-                    yield f"{name}[{i}]", functools.partial(operator.getitem, x, i), write
+                    if isinstance(x, tuple):
+                        yield f"{name}[{i}]", _Settled(x[i]), None
+                    else:
+                        yield f"{name}[{i}]", functools.partial(operator.getitem, x, i), _setter(x, i)
         elif isinstance(x, ModuleType):
             if not _is_library(x.__name__):
                 yield from self.of_attributes(name, x)
@@ -200,10 +238,12 @@ class _Walk:
         else:
             yield from self.of_object(name, x)
 
-    def of_function(self, f: FunctionType) -> Iterator[tuple[str, Callable[[], Any], Any]]:
+    def of_function(self, f: FunctionType) -> Iterator[Part]:
         for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
-            yield name, functools.partial(getattr, cell, "cell_contents"), functools.partial(
-                setattr, cell, "cell_contents"
+            yield (
+                name,
+                functools.partial(getattr, cell, "cell_contents"),
+                functools.partial(setattr, cell, "cell_contents"),
             )
         for default in ("__defaults__", "__kwdefaults__"):
             yield f"{f.__name__}.{default}", functools.partial(getattr, f, default), None
@@ -211,10 +251,11 @@ class _Walk:
             return
         own = set(_names(f.__code__))
         self.names |= own
-        for name in sorted(own & f.__globals__.keys()):
+        for name in sorted(name for name in own & f.__globals__.keys() if (id(f.__globals__), name) not in self.read):
+            self.read.add((id(f.__globals__), name))
             yield name, functools.partial(operator.getitem, f.__globals__, name), _setter(f.__globals__, name)
 
-    def of_object(self, name: str, x: Any) -> Iterator[tuple[str, Callable[[], Any], Any]]:
+    def of_object(self, name: str, x: Any) -> Iterator[Part]:
         kinds = [kind for kind in type(x).__mro__ if kind is not object]
         own = [kind for kind in kinds if not _is_library(kind.__module__)]
         for kind in own:
@@ -223,21 +264,21 @@ class _Walk:
                 value = inspect.getattr_static(kind, key)
                 if isinstance(value, FunctionType | property | staticmethod | classmethod):
                     function = getattr(value, "fget", None) or getattr(value, "__func__", value)
-                    yield f"{name}.{key}", lambda function=function: function, None
+                    yield f"{name}.{key}", _Settled(function), None
         if hasattr(x, "__dict__") and (len(own) < len(kinds) or own):
             yield from self.of_attributes(name, x, all_of_them=len(own) < len(kinds))
         for key in sorted({key for kind in own for key in getattr(kind, "__slots__", ())} & self.names):
             yield f"{name}.{key}", functools.partial(getattr, x, key), functools.partial(setattr, x, key)
 
-    def of_attributes(
-        self, name: str, x: Any, all_of_them: bool = False
-    ) -> Iterator[tuple[str, Callable[[], Any], Any]]:
+    def of_attributes(self, name: str, x: Any, all_of_them: bool = False) -> Iterator[Part]:
         """Of an object of a library everything, but for what polyad keeps to itself; else what code names."""
         known, hidden = vars(x), type(x).__module__.partition(".")[0] == "polyad"
         for key in tuple(known):
             if (not hidden or not key.startswith("_")) if all_of_them else key in self.names:
-                yield f"{name}.{key}", functools.partial(operator.getitem, known, key), functools.partial(
-                    object.__setattr__, x, key
+                yield (
+                    f"{name}.{key}",
+                    functools.partial(operator.getitem, known, key),
+                    functools.partial(object.__setattr__, x, key),
                 )
 
     def read_class(self, kind: type) -> None:
@@ -262,7 +303,7 @@ def _names(code: CodeType) -> Iterator[str]:
 
 @functools.cache
 def _is_library(module: str | None) -> bool:
-    """Whether the variables of this module are taken for constants: polyad, the standard library, installed packages."""
+    """Whether variables of this module are taken for constants: of polyad, Python, and installed packages."""
     top = (module or "builtins").partition(".")[0]
     if top in ("polyad", "builtins") or top in sys.stdlib_module_names - {"__main__"}:
         return True

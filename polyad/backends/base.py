@@ -328,6 +328,10 @@ class Backend(ABC):
         """
         return False
 
+    def draws(self) -> bool:
+        """Whether random numbers are drawn in the graph that is traced here, others each time that it runs."""
+        return False
+
     def concrete(self, array: Array) -> bool:
         """Whether the value of this number can be looked at."""
         return True

@@ -28,8 +28,8 @@ from polyad.backends.base import (
 )
 from polyad.backends.torch_attach import attach
 from polyad.backends.torch_chain import chain
-from polyad.backends.torch_graph import reaches_outside, recorded, refuse_dead_ends, refuse_third_order
-from polyad.backends.torch_namespace import inside_functorch, namespace, tracing
+from polyad.backends.torch_graph import drawn, reaches_outside, recorded, refuse_dead_ends, refuse_third_order
+from polyad.backends.torch_namespace import inside_functorch, namespace, traced, tracing
 from polyad.backends.torch_native import NATIVE
 from polyad.backends.torch_norms import by_formulas
 from polyad.backends.torch_replay import Replay
@@ -97,13 +97,16 @@ class Torch(Backend):
     def aside(self, sweep: Sweep, f: Function, xs: Arrays, captured: Captured, beside: Arrays = ()) -> Aside | None:
         if inside_functorch() or forward_ad._current_level >= 0 or torch.compiler.is_compiling():
             return None  # their tensors are wrapped: the framework's own graph of them is right
+        if self.draws():
+            return None  # a graph would draw other numbers the second time
         replay = Replay(f)
         try:
             with torch.no_grad():
                 zs = tuple(z.detach() for z in sweep(replay.first, *(x.detach() for x in (*xs, *beside))))
         finally:
             replay.end()
-        return (zs, replay.captured, replay.closed, replay.dual) if replay.complete else None
+        complete = replay.complete and not self.draws()
+        return (zs, replay.captured, replay.closed, replay.dual) if complete else None
 
     def attach(self, zs: Arrays, args: Arrays, push: Push, pull: Transpose) -> Arrays:
         return attach(zs, args, push, pull)
@@ -149,6 +152,10 @@ class Torch(Backend):
 
     def tracing(self) -> bool:
         return tracing()
+
+    def draws(self) -> bool:
+        mode = traced()
+        return mode is not None and drawn(mode.tracer.graph.nodes)
 
     def concrete(self, array: Array) -> bool:
         if tracing():

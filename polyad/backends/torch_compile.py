@@ -36,9 +36,10 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
 from polyad.backends.base import Array, Arrays, Captured, Function
+from polyad.backends.torch_graph import drawn
 from polyad.backends.torch_namespace import inside_functorch, tracing
 from polyad.backends.torch_replay import mapped
-from polyad.errors import ImpureFunctionError, PolyadError, PolyadWarning, UnsupportedError
+from polyad.errors import ImpureFunctionError, PolyadWarning, UnsupportedError
 
 __all__ = ["VALUE_ERRORS", "compiled"]
 
@@ -275,7 +276,7 @@ class _Traced:
     @property
     def draws(self) -> bool:
         """Whether it has random numbers in it."""
-        return any(torch.Tag.nondeterministic_seeded in getattr(n.target, "tags", ()) for n in self.graph.graph.nodes)
+        return drawn(self.graph.graph.nodes)
 
     def lowered(self) -> Program:
         """The compiled graph, as a function of the arguments."""
@@ -334,7 +335,8 @@ def _root(node: Node) -> Node:
 
 def _lifted(graph: GraphModule) -> Arrays:
     """The tensors that stand in the graph, which become inputs: inductor would take them for constants for good."""
-    nodes, constants = graph.graph, []
+    nodes = graph.graph
+    constants: list[Array] = []
     last = [node for node in nodes.nodes if node.op == "placeholder"]
     found: dict[str, Node] = {}
     for node in [node for node in nodes.nodes if node.op == "get_attr"]:
@@ -351,6 +353,9 @@ def _lifted(graph: GraphModule) -> Arrays:
             constants.append(value)
         node.replace_all_uses_with(found[node.target])
         nodes.erase_node(node)
+    for node in nodes.nodes:
+        if node.target is torch.ops.aten._efficientzerotensor.default:
+            node.target = torch.ops.aten.zeros.default  # which has memory: inductor reads it
     for node in reversed(list(nodes.nodes)):
         if node.op == "call_function" and not node.users and not any(True for _ in _written(node)):
             nodes.erase_node(node)

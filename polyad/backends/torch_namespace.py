@@ -14,7 +14,7 @@ from array_api_compat import torch as standard
 
 from polyad import compositions
 
-__all__ = ["inside_functorch", "namespace", "tracing"]
+__all__ = ["inside_functorch", "namespace", "traced", "tracing"]
 
 
 def inside_functorch() -> bool:
@@ -24,7 +24,12 @@ def inside_functorch() -> bool:
 
 def tracing() -> bool:
     """Whether every function of torch becomes a node of a graph here, and no value is known."""
-    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
+    return traced() is not None
+
+
+def traced() -> Any:
+    """The mode that writes that graph; None where there is none."""
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY)
 
 
 def _det(x: Any, /) -> Any:
