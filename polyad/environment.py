@@ -19,6 +19,8 @@ import numpy as np
 from polyad.backends import is_array, is_host, owner
 from polyad.backends.base import Backend
 from polyad.errors import ImpureFunctionError
+from polyad.layers.layer import Layer
+from polyad.models.adopted import Adopted
 
 __all__ = ["PLAIN", "Environment", "Same", "plain"]
 
@@ -256,6 +258,10 @@ class _Walk:
             yield name, functools.partial(operator.getitem, f.__globals__, name), _setter(f.__globals__, name)
 
     def of_object(self, name: str, x: Any) -> Iterator[Part]:
+        if hasattr(x, "__wrapped__"):
+            yield name, functools.partial(getattr, x, "__wrapped__"), None
+        if type(x).__module__.partition(".")[0] == "polyad" and not _open(x):
+            return
         kinds = [kind for kind in type(x).__mro__ if kind is not object]
         own = [kind for kind in kinds if not _is_library(kind.__module__)]
         for kind in own:
@@ -265,21 +271,21 @@ class _Walk:
                 if isinstance(value, FunctionType | property | staticmethod | classmethod):
                     function = getattr(value, "fget", None) or getattr(value, "__func__", value)
                     yield f"{name}.{key}", _Settled(function), None
+                elif not hasattr(value, "__get__"):
+                    yield f"{name}.{key}", functools.partial(getattr, kind, key), functools.partial(setattr, kind, key)
         if hasattr(x, "__dict__") and (len(own) < len(kinds) or own):
             yield from self.of_attributes(name, x, all_of_them=len(own) < len(kinds))
         for key in sorted({key for kind in own for key in getattr(kind, "__slots__", ())} & self.names):
             yield f"{name}.{key}", functools.partial(getattr, x, key), functools.partial(setattr, x, key)
 
     def of_attributes(self, name: str, x: Any, all_of_them: bool = False) -> Iterator[Part]:
-        """Of an object of a library everything, but for what polyad keeps to itself; else what code names."""
-        known, hidden = vars(x), type(x).__module__.partition(".")[0] == "polyad"
+        """Of an object of a library everything, but for what a net keeps to itself; else what code names."""
+        known, hidden = vars(x), _open(x)
+        if not isinstance(x, ModuleType):
+            self.fixed.append(Slot(f"an attribute of {name}", _Settled(known), None, known, True))
         for key in tuple(known):
-            if (not hidden or not key.startswith("_")) if all_of_them else key in self.names:
-                yield (
-                    f"{name}.{key}",
-                    functools.partial(operator.getitem, known, key),
-                    functools.partial(object.__setattr__, x, key),
-                )
+            if not (hidden and key.startswith("_")) if all_of_them else key in self.names:
+                yield f"{name}.{key}", functools.partial(operator.getitem, known, key), _setter(known, key)
 
     def read_class(self, kind: type) -> None:
         """Names in the methods of a class; each method that is among them is visited as one of the object."""
@@ -287,6 +293,11 @@ class _Walk:
             for value in vars(kind).values():
                 if isinstance(value, FunctionType) and value.__name__ in ("__call__", "__init__", "forward"):
                     self.names.add(value.__name__)
+
+
+def _open(x: Any) -> bool:
+    """Whether an object of polyad, or of a class that is derived of one, has attributes that f may read."""
+    return hasattr(type(x), "declared_arrays") or (isinstance(x, Layer) and not isinstance(x, Adopted))
 
 
 def _setter(container: Any, key: Any) -> Callable[[Any], None]:

@@ -14,6 +14,7 @@ derivative, and whatever transformation runs around a call, takes f itself.
 The first call of each program runs f as well and compares.
 """
 
+import contextlib
 import copy
 import threading
 import warnings
@@ -21,11 +22,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch._functorch.partitioners import default_partition, min_cut_rematerialization_partition
+from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensor,
+    FakeTensorMode,
     UnsupportedFakeTensorException,
 )
 from torch.autograd import forward_ad
@@ -38,7 +40,7 @@ from torch.utils._device import DeviceContext
 from polyad.backends.base import Array, Arrays, Captured, Function
 from polyad.backends.torch_graph import drawn
 from polyad.backends.torch_namespace import inside_functorch, tracing
-from polyad.backends.torch_replay import mapped
+from polyad.backends.torch_replay import Surroundings, mapped
 from polyad.errors import ImpureFunctionError, PolyadWarning, UnsupportedError
 
 __all__ = ["VALUE_ERRORS", "compiled"]
@@ -117,7 +119,8 @@ def _surroundings() -> Any:
 
 def _first(function: "_Function", args: Arrays) -> tuple[Program, Arrays]:
     """The program, and what it gives for the first time; f instead, where that gives something else."""
-    program = _program(function, args)
+    with torch.random.fork_rng():
+        program = _program(function, args)
     versions = [x._version for x in args]
     with torch.random.fork_rng():
         expected = function.f(*args[: function.n])
@@ -263,9 +266,10 @@ class _Traced:
 
     def __init__(self, function: Function, args: Arrays) -> None:
         self.examples = tuple(x.detach().requires_grad_(x.requires_grad) for x in args)
-        trace = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)
+        fakes = FakeTensorMode(allow_non_fake_inputs=True)  # without symbols: who asks for a value is refused there
         try:
-            self.graph = trace(*self.examples)
+            with fakes:
+                self.graph = make_fx(function)(*map(fakes.from_tensor, self.examples))
         except RuntimeError as error:
             if ".numpy() is not supported" in str(error):
                 raise ValueAskedError(str(error)).with_traceback(error.__traceback__) from error
@@ -407,6 +411,8 @@ class _Differentiable:
 
     Until a gradient is asked for it is a forward program alone, and the first pullback
     runs its graph function by function. Later calls are two programs, forward and backward.
+    Where random numbers are drawn each pullback is such a run, with the numbers of its call:
+    what cuts a graph in two would draw others.
     """
 
     def __init__(self, function: _Function, args: Arrays, traced: _Traced, differentiable: list[bool]) -> None:
@@ -416,11 +422,7 @@ class _Differentiable:
         self.joint = self._joint(args, traced)
         self.draws = self.joint.draws
         self.pair: _Pair | None = None
-        self.forward: Program | None = None
-        if self.draws:  # a second evaluation would draw others
-            self.pair = _Pair(self)
-        else:
-            self.forward = traced.lowered()
+        self.forward = traced.lowered()
         self.asked = False
 
     def _joint(self, args: Arrays, traced: _Traced) -> _Traced:
@@ -444,7 +446,7 @@ class _Differentiable:
         return _Traced(joint, (*args, *cotangents))
 
     def __call__(self, *args: Array) -> Arrays:
-        if self.asked and self.pair is None:
+        if self.asked and self.pair is None and not self.draws:
             with _lock:
                 self.pair = self.pair or _Pair(self)
         ys: Arrays = _Compiled.apply(self, list(args[self.function.n :]), *args)
@@ -468,8 +470,7 @@ class _Pair:
             node.target = name
             node._rename(name)
         graph.recompile()
-        cut = default_partition if of.draws else min_cut_rematerialization_partition
-        forward, backward = cut(graph, (), num_fwd_outputs=of.count)
+        forward, backward = min_cut_rematerialization_partition(graph, (), num_fwd_outputs=of.count)
         self.constants = joint.constants
         primals = (*joint.examples[:n], *joint.constants)
         self.forward = lowered(forward, primals)
@@ -502,11 +503,6 @@ def _by_f(program: _Differentiable, captured: list[Array], args: Arrays, cotange
     now = program.function.captured()
     if now is None or any(x is not y for x, y in zip(now, captured, strict=True)):
         raise ImpureFunctionError(OTHERS)
-    if program.draws:
-        raise UnsupportedError(
-            "compile: f draws random numbers, and a derivative of the derivative of a compiled function evaluates it "
-            "again, where it would draw others. Pass the numbers in, or leave f uncompiled"
-        )
     _, grads = program.function.pulled(args, cotangents, program.differentiable, again=True)
     return [i for i, x in enumerate(args) if x.requires_grad], grads
 
@@ -518,9 +514,9 @@ class _Compiled(torch.autograd.Function):  # type: ignore[misc]
     def forward(ctx: Any, program: _Differentiable, captured: list[Array], *args: Array) -> Arrays:
         ctx.set_materialize_grads(False)
         ctx.program, ctx.captured, ctx.pair, ctx.n = program, captured, program.pair, len(args)
+        ctx.again = Surroundings(args).again if program.draws else contextlib.nullcontext
         saved: Arrays = ()
         if ctx.pair is None:
-            assert program.forward is not None
             ys = program.forward(*args)
         else:
             found = tuple(ctx.pair.forward(*args, *ctx.pair.constants))
@@ -534,12 +530,14 @@ class _Compiled(torch.autograd.Function):  # type: ignore[misc]
         program: _Differentiable = ctx.program
         args, saved = ctx.saved_tensors[: ctx.n], ctx.saved_tensors[ctx.n :]
         if torch.is_grad_enabled():
-            wanted, grads = _by_f(program, ctx.captured, args, cotangents)
+            with ctx.again():
+                wanted, grads = _by_f(program, ctx.captured, args, cotangents)
         else:
             cotangents = _full(program, cotangents)
             wanted = program.present
             if ctx.pair is None:
-                grads = program.pullback(args, cotangents)
+                with ctx.again():
+                    grads = program.pullback(args, cotangents)
             else:
                 grads = tuple(ctx.pair.backward(*saved, *cotangents))
         by_place = dict(zip(wanted, grads, strict=True))

@@ -25,7 +25,7 @@ from polyad.backends.base import Array, Arrays, Function
 from polyad.backends.torch_graph import StandIn, has_python_nodes, reaches_outside
 from polyad.errors import ImpureFunctionError
 
-__all__ = ["Replay", "mapped"]
+__all__ = ["Replay", "Surroundings", "mapped"]
 
 
 class Replay:
@@ -40,7 +40,7 @@ class Replay:
         self.complete = self.dual = True
         self._stand_ins: dict[int, tuple[Array, Array]] = {}
         self._written: dict[int, tuple[Array, Array]] = {}
-        self._surroundings: _Surroundings | None = None
+        self._surroundings: Surroundings | None = None
         self._mark = StandIn()
 
     @property
@@ -50,7 +50,7 @@ class Replay:
 
     def first(self, *xs: Array) -> Any:
         """f(*xs), where captured tensors are constants."""
-        self._surroundings = self._surroundings or _Surroundings(xs)
+        self._surroundings = self._surroundings or Surroundings(xs)
         for x in xs:
             x.polyad_stand_in = self._mark
         with torch.enable_grad(), _First(self, xs):
@@ -202,7 +202,7 @@ WRITING = {
 }
 
 
-class _Surroundings:
+class Surroundings:
     """Random numbers and precision of the first evaluation, for the later ones."""
 
     def __init__(self, xs: Arrays) -> None:
