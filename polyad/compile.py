@@ -11,7 +11,7 @@ from typing import Any
 
 from polyad import trees
 from polyad.arrays import single_owner
-from polyad.backends import carried, current, get, is_array, is_host, owner, use_backend
+from polyad.backends import Scope, carried, compiling, current, get, is_array, is_host, owner, use_backend
 from polyad.backends.base import Arrays, Backend
 from polyad.captures import captured_arrays, declared_arrays, unboxed
 from polyad.environment import PLAIN, Environment, Same, plain
@@ -147,7 +147,7 @@ class _Program:
     def __init__(self, of: Compiled, key: Any, leaves: list[Any], places: list[int], environment: Environment) -> None:
         self.f, self.spec, self.backend = of.f, key[0], key[-1]
         self.leaves = [None if i in places else leaf for i, leaf in enumerate(leaves)]
-        self.places, self.environment = places, environment
+        self.places, self.environment, self.scope = places, environment, Scope()
         self.fast = self.backend.compile(self.flat, environment.arrays)
 
     def __call__(self, xs: list[Any], arrays: Arrays) -> Any:
@@ -165,7 +165,7 @@ class _Program:
         args, kwargs = trees.unflatten(self.spec, leaves)
         before = self.environment.arrays()
         try:
-            with use_backend(self.backend):
+            with use_backend(self.backend), compiling(self.scope):
                 out, self.out_spec = trees.flatten(self.f(*args, **kwargs))
         finally:
             if before is not None:

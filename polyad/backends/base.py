@@ -86,6 +86,8 @@ class Backend(ABC):
     """Derivative of abs at 0."""
     clip_at_bound = 0.5
     """Derivative of clip at a bound."""
+    eager = False
+    """Whether functions run one by one at full speed, and compiling takes so long that it pays for many calls alone."""
     value_errors: tuple[type[Exception], ...] = ()
     """What it raises where a function that is being compiled looks at a value."""
     strategies: tuple[str, ...] = ("taped",)

@@ -43,6 +43,7 @@ class Torch(Backend):
 
     name = "torch"
     folds = True
+    eager = True
     clip_at_bound = 1.0
     strategies = ("taped", "recompute", "forward_over_reverse")
 
@@ -148,7 +149,7 @@ class Torch(Backend):
         return array.detach()
 
     def scope(self) -> Any:
-        return torch._C._functorch.get_dynamic_layer_stack_depth()
+        return torch._C._functorch.get_dynamic_layer_stack_depth(), traced()
 
     def tracing(self) -> bool:
         return tracing()

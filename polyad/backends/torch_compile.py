@@ -16,6 +16,7 @@ The first call of each program runs f as well and compares.
 
 import contextlib
 import copy
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +42,7 @@ from polyad.backends.base import Array, Arrays, Captured, Function
 from polyad.backends.torch_graph import drawn
 from polyad.backends.torch_namespace import inside_functorch, tracing
 from polyad.backends.torch_replay import Surroundings, mapped
-from polyad.errors import ImpureFunctionError, PolyadWarning, UnsupportedError
+from polyad.errors import ArgumentError, ImpureFunctionError, PolyadWarning, UnsupportedError
 
 __all__ = ["VALUE_ERRORS", "compiled"]
 
@@ -372,6 +373,8 @@ def _lifted(graph: GraphModule) -> Arrays:
 
 def lowered(graph: GraphModule, args: Arrays) -> Callable[..., Sequence[Array]]:
     """The graph, compiled for arguments like these; as it is where inductor does not compile it."""
+    if asked("POLYAD_TORCH_COMPILER", "inductor", "graph") == "graph":
+        return graph
     from torch._inductor import compile as inductor
 
     own = GraphModule(graph, copy.deepcopy(graph.graph))
@@ -385,6 +388,14 @@ def lowered(graph: GraphModule, args: Arrays) -> Callable[..., Sequence[Array]]:
     except Exception as error:  # a compiler that is not there, or a function that it does not know
         _say_once(error)
         return graph
+
+
+def asked(variable: str, *known: str) -> str:
+    """What an environment variable says, or the first of these; ArgumentError for anything else."""
+    name = os.environ.get(variable) or known[0]
+    if name not in known:
+        raise ArgumentError(f"{variable}: there is no {name!r}; choose one of {', '.join(map(repr, known))}")
+    return name
 
 
 _said: set[str] = set()
