@@ -32,6 +32,15 @@ Part = tuple[str, Read, Write]
 _ENTRIES = 256  # a longer container without arrays is data
 
 
+# Methods that run without their name in the code: of an object, and of a class that is called.
+CALLED = frozenset(
+    {f"__{name}__" for name in ("call", "getattr", "getitem", "iter", "len", "enter", "exit", "matmul", "rmatmul")}
+    | {f"__{side}{name}__" for side in ("", "r") for name in ("add", "sub", "mul", "truediv", "pow")}
+    | {"__neg__", "forward"}
+)
+MADE = CALLED | {"__init__", "__new__", "__post_init__"}
+
+
 class Same:
     """An object as a key: equal to itself alone, and kept alive so that no other one takes its identity."""
 
@@ -94,9 +103,11 @@ class Slot:
             return value.shape, value.dtype, value.tobytes()
         if type(value) in PLAIN:
             return plain(value)
-        if type(value) in (dict, list):
-            return type(value), tuple(value) if type(value) is dict else len(value)
-        return Same(value)
+        if isinstance(value, dict | list | tuple):
+            return type(value), tuple(value) if isinstance(value, dict) else len(value)
+        if isinstance(value, FunctionType):
+            return Same(value.__code__)  # what it closes over has slots of its own
+        return type(value) if _open(value) else Same(value)
 
 
 class _Settled:
@@ -236,7 +247,7 @@ class _Walk:
             if not _is_library(x.__name__):
                 yield from self.of_attributes(name, x)
         elif isinstance(x, type):
-            self.read_class(x)
+            yield from self.of_class(name, x, MADE)
         else:
             yield from self.of_object(name, x)
 
@@ -265,14 +276,7 @@ class _Walk:
         kinds = [kind for kind in type(x).__mro__ if kind is not object]
         own = [kind for kind in kinds if not _is_library(kind.__module__)]
         for kind in own:
-            self.read_class(kind)
-            for key in sorted(self.names & vars(kind).keys()):
-                value = inspect.getattr_static(kind, key)
-                if isinstance(value, FunctionType | property | staticmethod | classmethod):
-                    function = getattr(value, "fget", None) or getattr(value, "__func__", value)
-                    yield f"{name}.{key}", _Settled(function), None
-                elif not hasattr(value, "__get__"):
-                    yield f"{name}.{key}", functools.partial(getattr, kind, key), functools.partial(setattr, kind, key)
+            yield from self.of_class(name, kind, CALLED)
         if hasattr(x, "__dict__") and (len(own) < len(kinds) or own):
             yield from self.of_attributes(name, x, all_of_them=len(own) < len(kinds))
         for key in sorted({key for kind in own for key in getattr(kind, "__slots__", ())} & self.names):
@@ -287,12 +291,17 @@ class _Walk:
             if not (hidden and key.startswith("_")) if all_of_them else key in self.names:
                 yield f"{name}.{key}", functools.partial(operator.getitem, known, key), _setter(known, key)
 
-    def read_class(self, kind: type) -> None:
-        """Names in the methods of a class; each method that is among them is visited as one of the object."""
-        if not _is_library(kind.__module__):
-            for value in vars(kind).values():
-                if isinstance(value, FunctionType) and value.__name__ in ("__call__", "__init__", "forward"):
-                    self.names.add(value.__name__)
+    def of_class(self, name: str, kind: type, always: frozenset[str]) -> Iterator[Part]:
+        """Methods and attributes that code names, and what Python calls without a name."""
+        if _is_library(kind.__module__):
+            return
+        for key in sorted((self.names | always) & vars(kind).keys()):
+            value = inspect.getattr_static(kind, key)
+            if isinstance(value, FunctionType | property | staticmethod | classmethod):
+                function = getattr(value, "fget", None) or getattr(value, "__func__", value)
+                yield f"{name}.{key}", _Settled(function), None
+            elif not hasattr(value, "__get__"):
+                yield f"{name}.{key}", functools.partial(getattr, kind, key), functools.partial(setattr, kind, key)
 
 
 def _open(x: Any) -> bool:
