@@ -141,7 +141,9 @@ class Environment:
         self.fixed, self.moving = walk.fixed, walk.moving
         # A plain list of what can change at all: this is read at each call.
         self._reads = [(slot.read, slot.value) for slot in self.fixed if not slot.settled]
-        self._deep = [slot for slot in self.fixed if slot.copy is not None]
+        self._sizes = [(slot.value, len(slot.copy)) for slot in self.fixed if type(slot.value) is list]
+        self._keys = [(slot.value, slot.copy.keys()) for slot in self.fixed if type(slot.value) is dict]
+        self._entries = [slot for slot in self.fixed if is_host(slot.value)]
         self._arrays = [slot.read for slot in self.moving]
         first: dict[int, int] = {}
         self.shared = [first.setdefault(id(slot.value), i) for i, slot in enumerate(self.moving)]
@@ -155,7 +157,13 @@ class Environment:
                 now = read()
                 if now is not known and not _equal(now, known):
                     return None
-            for slot in self._deep:
+            for entries, size in self._sizes:
+                if len(entries) != size:
+                    return None
+            for mapping, keys in self._keys:
+                if mapping.keys() != keys:
+                    return None
+            for slot in self._entries:
                 if not slot.is_same():
                     return None
             arrays = tuple([read() for read in self._arrays])
@@ -287,8 +295,11 @@ class _Walk:
         known, hidden = vars(x), _open(x)
         if not isinstance(x, ModuleType):
             self.fixed.append(Slot(f"an attribute of {name}", _Settled(known), None, known, True))
+        described = _is_description(type(x))
         for key in tuple(known):
-            if not (hidden and key.startswith("_")) if all_of_them else key in self.names:
+            if described and not callable(known[key]) and not isinstance(known[key], list | dict):
+                yield f"{name}.{key}", _Settled(known[key]), None
+            elif not (hidden and key.startswith("_")) if all_of_them else key in self.names:
                 yield f"{name}.{key}", functools.partial(operator.getitem, known, key), _setter(known, key)
 
     def of_class(self, name: str, kind: type, always: frozenset[str]) -> Iterator[Part]:
@@ -307,6 +318,11 @@ class _Walk:
 def _open(x: Any) -> bool:
     """Whether an object of polyad, or of a class that is derived of one, has attributes that f may read."""
     return hasattr(type(x), "declared_arrays") or (isinstance(x, Layer) and not isinstance(x, Adopted))
+
+
+def _is_description(kind: type) -> bool:
+    """Whether it is a layer of polyad itself, whose sizes and rates nobody changes."""
+    return kind.__module__.startswith("polyad.layers.")
 
 
 def _setter(container: Any, key: Any) -> Callable[[Any], None]:

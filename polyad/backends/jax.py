@@ -155,6 +155,9 @@ class Jax(Backend):
 
         return jax.jit(of_all)
 
+    def signature(self, array: Array) -> Any:
+        return array.aval
+
     def stop_gradient(self, array: Array) -> Array:
         return jax.lax.stop_gradient(array)
 
