@@ -110,6 +110,12 @@ def second_orders(params, t, state):
     return xp.sum(bend**2) + xp.sum(hessian(energy, t) ** 2) + xp.sum(laplacian(net, t) * pull(y)[0] * dy)
 
 
+def derivatives(params, t, state):
+    net = StatefulLayer(FIELD, params, state)
+    curve = lambda s: xp.sum(net(xp.sin(s * t)) ** 2)  # noqa: E731
+    return sum(polyad.derivative(curve, xp.mean(t**2), order=order) ** 2 for order in (1, 2, 3))
+
+
 def batched(params, t, state):
     net = StatefulLayer(FIELD, params, state)
     return xp.sum(batched_jacobian(lambda t: net(t) ** 2, xp.concat([t] * 5)) ** 2)
@@ -122,7 +128,7 @@ STRATEGIES = ["taped", "recompute", "forward_over_reverse"]
     ("loss", "strategy"),
     [
         (third_order, "taped"),
-        *((loss, name) for loss in (gradient_loss, second_orders, batched) for name in STRATEGIES),
+        *((loss, name) for loss in (gradient_loss, second_orders, derivatives, batched) for name in STRATEGIES),
     ],
 )
 def test_torch_every_strategy_gives_the_gradients_of_f(torch, loss, strategy):

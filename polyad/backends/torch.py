@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -149,7 +149,7 @@ class Torch(Backend):
         return array.detach()
 
     def scope(self) -> Any:
-        return torch._C._functorch.get_dynamic_layer_stack_depth(), traced()
+        return _Place(torch._C._functorch.get_dynamic_layer_stack_depth(), traced())
 
     def tracing(self) -> bool:
         return tracing()
@@ -195,6 +195,16 @@ class Torch(Backend):
                 "Convert x.detach(), or under torch.no_grad(), if its values are all you want"
             )
         return array.detach().cpu().numpy()
+
+
+class _Place(NamedTuple):
+    """How many transformations of torch.func run here, and the trace around; true inside of a transformation."""
+
+    depth: int
+    trace: Any
+
+    def __bool__(self) -> bool:
+        return self.depth > 0
 
 
 # The level of torch's dual numbers is one variable for all threads (torch 2.13):

@@ -160,8 +160,8 @@ def taylor(passes: Passes, order: int, x: Any) -> tuple[Arrays, ...]:
             found = _pulled(passes, passes.f, stop_gradient(x), *weights)
             expected = sum(xp.sum(weights[i] * stop_gradient(coefficients[i][0])) for i in moving)
             differ = differs(expected - found, expected)
-            if not _settled(passes, differ) and passes.backend.tracing():
-                last = tuple(refused(passes.call, c, differ) if math.prod(c.shape) else c for c in last)
+        if not _settled(passes, differ) and passes.backend.tracing():
+            last = tuple(refused(passes.call, c, differ) if math.prod(c.shape) else c for c in last)
     return (tuple(math.factorial(order) * c for c in last), *aux)
 
 
