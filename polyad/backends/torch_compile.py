@@ -277,6 +277,8 @@ class _Traced:
             raise
         _refuse_writes(self.graph)
         self.constants = _lifted(self.graph)
+        if any(True for node in self.graph.graph.nodes for _ in _written(node)):
+            self.graph = _functional(self.graph, (*self.examples, *self.constants))
 
     @property
     def draws(self) -> bool:
@@ -292,6 +294,15 @@ class _Traced:
                 return tuple(program(*args, *constants))
 
         return run
+
+
+def _functional(graph: GraphModule, args: Arrays) -> GraphModule:
+    """The graph without functions that write, some of which fake tensors let pass and others refuse."""
+    function = torch.func.functionalize(graph, remove="mutations_and_views")
+    fakes = FakeTensorMode(allow_non_fake_inputs=True)
+    with torch.no_grad(), fakes:
+        pure: GraphModule = make_fx(function)(*(fakes.from_tensor(x.detach()) for x in args))
+    return pure
 
 
 def _refuse_writes(graph: GraphModule) -> None:
@@ -475,7 +486,7 @@ class _Pair:
 
     def __init__(self, of: _Differentiable) -> None:
         joint, n = of.joint, len(of.joint.examples) - sum(of.differentiable)
-        graph = _functional(joint)
+        graph = GraphModule(joint.graph, copy.deepcopy(joint.graph.graph))
         for i, node in enumerate([node for node in graph.graph.nodes if node.op == "placeholder"]):
             name = f"tangents_{i}" if n <= i < len(joint.examples) else f"primals_{i}"
             node.target = name
@@ -488,15 +499,6 @@ class _Pair:
         with torch.no_grad():
             saved = forward(*(x.detach() for x in primals))[of.count :]
         self.backward = lowered(backward, (*saved, *joint.examples[n:]))
-
-
-def _functional(traced: _Traced) -> GraphModule:
-    """The graph without functions that write, which cannot be cut."""
-    if not any(True for node in traced.graph.graph.nodes for _ in _written(node)):
-        return traced.graph
-    function = torch.func.functionalize(traced.graph, remove="mutations_and_views")
-    examples = [x.detach() for x in (*traced.examples, *traced.constants)]
-    return make_fx(function, tracing_mode="fake")(*examples)
 
 
 def _full(program: _Differentiable, cotangents: Sequence[Array | None]) -> Arrays:
