@@ -91,8 +91,10 @@ MODES: dict[str, Mode] = {
 
 def unavailable(mode: str, backend: Backend) -> str:
     """Why the backend does not have this mode; empty where it does."""
-    if mode == "jit" and type(backend).compile is Backend.compile:
+    if mode == "jit" and not backend.compiles:
         return f"the adapter of {backend.name} has no compiler"
+    if mode == "jit" and backend.eager:
+        return f"{backend.name} takes seconds to compile a function"
     return ""
 
 

@@ -243,7 +243,9 @@ def _elsewhere(inputs: Any, adapter: Backend, dtype: str, device: Any) -> Any:
 
 
 def _compiled(ask: Callable[..., Any], adapter: Backend, inputs: tuple[Any, ...]) -> Callable[..., Any]:
-    """ask through the compiler of the backend, which takes and returns flat tuples of arrays."""
+    """ask through the compiler of the backend, which takes and returns flat tuples of arrays; ask where it is slow."""
+    if adapter.eager:
+        return ask
     leaves, spec = trees.flatten(inputs)
     places = [i for i, leaf in enumerate(leaves) if is_array(leaf)]
     made: list[Any] = []

@@ -4,6 +4,7 @@ from polyad import backends, errors
 from polyad.arrays import array_namespace, convert, stop_gradient, xp
 from polyad.backends import register_backend, set_backend, use_backend
 from polyad.comparison import compare
+from polyad.compile import compile
 from polyad.layers import (
     BatchNorm,
     Branch,
@@ -105,6 +106,7 @@ __all__ = [
     "batched_jacobian",
     "check_gradients",
     "compare",
+    "compile",
     "compose",
     "convert",
     "derivative",

@@ -8,7 +8,7 @@ from polyad.arrays import dtype_name, is_floating
 from polyad.backends import Scope, current, is_array, owner
 from polyad.backends.base import Backend
 from polyad.captures import declared_arrays, unboxed
-from polyad.errors import ArgumentError, DTypeError, MixedArraysError, ParameterError
+from polyad.errors import ArgumentError, DTypeError, ImpureFunctionError, MixedArraysError, ParameterError
 from polyad.layers.layer import Layer, Tree
 
 __all__ = ["Composition", "StatefulLayer", "compose"]
@@ -51,8 +51,16 @@ class StatefulLayer:
 
     def write(self, state: Tree) -> None:
         """Make this the state, in the place where the net was made and nowhere else."""
-        if state is not self.state and self._scope.is_here():
+        if state is self.state:
+            return
+        if self._scope.is_here():
             self.state = state
+        elif self._scope.is_lost():
+            raise ImpureFunctionError(
+                "compile: a call of this StatefulLayer, which was made outside of the compiled function, changes its "
+                "state, and would do so when it is compiled and never again. Make it inside, "
+                "net = StatefulLayer(model, params, state), and return net.state; or type polyad.test_mode(state)"
+            )
 
     def __reduce__(self) -> Any:
         return StatefulLayer, (self.model, self.params, self.state)  # the place of a copy is where it is made

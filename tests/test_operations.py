@@ -126,7 +126,8 @@ def test_a_wrong_number_a_zero_and_a_wrong_shape_are_no_ok():
 def failures(backend, operations):
     found = list(operations_matrix([backend], operations=operations))
     assert len(found) == len(operations) * len(MODES)
-    assert {o.reason for o in found if o.cell == "skipped"} <= {f"the adapter of {backend} has no compiler"}
+    reasons = {f"the adapter of {backend} has no compiler", "torch takes seconds to compile a function"}
+    assert {o.reason for o in found if o.cell == "skipped"} <= reasons
     return [(o.case, o.mode, o.cell, o.message) for o in found if o.cell in FAILURES]
 
 

@@ -63,7 +63,7 @@ def cells(
     present = [mode for mode in modes if not reasons[mode]]
     start = time.perf_counter()
     # Compiled, a mode by itself takes a second, and all of them together as well.
-    compiles = type(backend).compile is not Backend.compile and len(present) > 1
+    compiles = backend.compiles and not backend.eager and len(present) > 1
     with nested_switching("off"):  # the framework untouched; the strategies have cases of their own
         together = _together(operation, backend, present, dtype, device) if compiles else {}
     seconds = (time.perf_counter() - start) / max(1, len(present))

@@ -34,6 +34,7 @@ __all__ = [
     "Scope",
     "backends",
     "carried",
+    "compiling",
     "current",
     "get",
     "is_array",
@@ -172,6 +173,7 @@ class Evaluation:
 _running: ContextVar[Backend | None] = ContextVar("polyad_backend", default=None)
 _evaluation: ContextVar[Evaluation | None] = ContextVar("polyad_evaluation", default=None)
 _jets: ContextVar[tuple[tuple[Any, Backend | None], ...]] = ContextVar("polyad_jets", default=())
+_compiled: ContextVar[Scope | None] = ContextVar("polyad_compiled", default=None)
 _default: str | Backend | None = None
 
 
@@ -245,6 +247,16 @@ def jet_levels(backend: Backend) -> list[Any]:
     return [level for level, jets in _jets.get() if jets is backend]
 
 
+@contextmanager
+def compiling(scope: Scope) -> Iterator[None]:
+    """What `polyad.compile` does around a function while it is compiled; scope is where it is called."""
+    token = _compiled.set(scope)
+    try:
+        yield
+    finally:
+        _compiled.reset(token)
+
+
 class Scope:
     """Where code runs: an evaluation of polyad, inside a transformation of each framework."""
 
@@ -260,6 +272,15 @@ class Scope:
         """
         return self.evaluation is _evaluation.get() and all(
             _loaded[name].scope() == token for name, token in self.transformations.items()
+        )
+
+    def is_lost(self) -> bool:
+        """Whether code that would run in the same place still runs while it is compiled, and not when it is called."""
+        entered = _compiled.get()
+        return (
+            entered is not None
+            and self.evaluation is entered.evaluation is _evaluation.get()
+            and self.transformations.items() <= entered.transformations.items()
         )
 
     def read(self, holder: Any, now: Any) -> Any:

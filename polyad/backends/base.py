@@ -90,6 +90,10 @@ class Backend(ABC):
     """Derivative of abs at 0."""
     clip_at_bound = 0.5
     """Derivative of clip at a bound."""
+    eager = False
+    """Whether functions run one by one at full speed, and compiling takes so long that it pays for many calls alone."""
+    value_errors: tuple[type[Exception], ...] = ()
+    """What it raises where a function that is being compiled looks at a value."""
     strategies: tuple[str, ...] = ("taped",)
     """What it can do with an inner derivative, see nested.py; all but taped need `aside` and `attach`."""
 
@@ -289,9 +293,24 @@ class Backend(ABC):
         """f(*args), into which a compiler of the framework that cannot differentiate twice does not look."""
         return f(*args)
 
-    def compile(self, f: Function) -> Function:
-        """f, made faster for repeated calls with the same shapes."""
-        return f
+    def compile(self, f: Function, captured: Captured = tuple) -> Function:
+        """f, made faster for repeated calls with the same shapes.
+
+        captured  gives the arrays that f closes over, as they are now; what is
+                  returned takes them behind the arguments of f. None where f has
+                  become another function
+        """
+        more = len(captured())
+        return (lambda *args: f(*args[: len(args) - more])) if more else f
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the framework brings a compiler."""
+        return type(self).compile is not Backend.compile
+
+    def signature(self, array: Array) -> Any:
+        """What compiled code depends on, besides the values; hashable."""
+        return tuple(array.shape), array.dtype, self.device(array)
 
     def tracked(self) -> AbstractContextManager[Any]:
         """A block in which the framework records for reverse mode, whatever is said around it."""
@@ -312,6 +331,17 @@ class Backend(ABC):
     def scope(self) -> Any:
         """A token of the transformation around this call; equal inside the same one."""
         return None
+
+    def tracing(self) -> bool:
+        """Whether a function of eager arrays becomes a graph here, so that what it would be asked is not known.
+
+        What cannot be compared then is NaN where it would have been refused.
+        """
+        return False
+
+    def draws(self) -> bool:
+        """Whether random numbers are drawn in the graph that is traced here, others each time that it runs."""
+        return False
 
     def concrete(self, array: Array) -> bool:
         """Whether the value of this number can be looked at."""

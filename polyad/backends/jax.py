@@ -45,6 +45,10 @@ class Jax(Backend):
     strategies = ("taped", "recompute", "forward_over_reverse")
 
     @property
+    def value_errors(self) -> tuple[type[Exception], ...]:  # type: ignore[override]
+        return LOOKS_AT_VALUES
+
+    @property
     def namespace(self) -> Any:
         return jnp
 
@@ -138,8 +142,22 @@ class Jax(Backend):
             return "forward_over_reverse", "compiled, columns are differentiated in 3/4 of the time"
         return "recompute", "compiled, it is as fast and needs 1/20 of the memory in a loop"
 
-    def compile(self, f: Function) -> Function:
-        return jax.jit(f)
+    def compile(self, f: Function, captured: Captured = tuple) -> Function:
+        more = len(captured())
+        if not more:
+            return jax.jit(f)
+
+        def of_all(*args: Array) -> Arrays:
+            n = len(args) - more
+            traced = {id(array): tracer for array, tracer in zip(captured(), args[n:], strict=True)}
+            program = jax.make_jaxpr(lambda *xs: f(*xs))(*args[:n])
+            constants = [traced.get(id(c), c) for c in program.consts]
+            return tuple(jax.core.eval_jaxpr(program.jaxpr, constants, *args[:n]))
+
+        return jax.jit(of_all)
+
+    def signature(self, array: Array) -> Any:
+        return array.aval
 
     def stop_gradient(self, array: Array) -> Array:
         return jax.lax.stop_gradient(array)

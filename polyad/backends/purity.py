@@ -25,7 +25,7 @@ def refuse_changed(backend: Any, again: Sequence[Any], before: Sequence[Any], cu
         with backend.untracked():
             new, old = _constant(backend, new), _constant(backend, old)
             changed = xp.max(xp.abs(new - old)) > SAME.get(dtype_name(old.dtype), 0.1) * xp.max(xp.abs(old))
-        if backend.concrete(changed) and bool(changed):
+        if bool(changed) if backend.concrete(changed) else backend.draws():
             raise ImpureFunctionError(
                 "a function that is differentiated gave other values when it was evaluated again: it draws random "
                 "numbers, or reads something that has changed since. Draw the numbers outside and pass them in"

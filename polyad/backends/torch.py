@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,8 +32,8 @@ from polyad.backends.base import (
 )
 from polyad.backends.torch_attach import attach
 from polyad.backends.torch_chain import chain
-from polyad.backends.torch_graph import reaches_outside, recorded, refuse_dead_ends, refuse_third_order
-from polyad.backends.torch_namespace import inside_functorch, namespace
+from polyad.backends.torch_graph import drawn, reaches_outside, recorded, refuse_dead_ends, refuse_third_order
+from polyad.backends.torch_namespace import inside_functorch, namespace, traced, tracing
 from polyad.backends.torch_native import NATIVE
 from polyad.backends.torch_norms import by_formulas
 from polyad.backends.torch_replay import Replay
@@ -49,6 +49,7 @@ class Torch(Backend):
     name = "torch"
     folds = True
     pushed_by_jets = True
+    eager = True
     clip_at_bound = 1.0
     strategies = ("taped", "recompute", "forward_over_reverse")
 
@@ -101,13 +102,16 @@ class Torch(Backend):
     def aside(self, sweep: Sweep, f: Function, xs: Arrays, captured: Captured, beside: Arrays = ()) -> Aside | None:
         if inside_functorch() or forward_ad._current_level >= 0 or torch.compiler.is_compiling():
             return None  # their tensors are wrapped: the framework's own graph of them is right
+        if self.draws():
+            return None  # a graph would draw other numbers the second time
         replay = Replay(f)
         try:
             with torch.no_grad():
                 zs = tuple(z.detach() for z in sweep(replay.first, *(x.detach() for x in (*xs, *beside))))
         finally:
             replay.end()
-        return (zs, replay.captured, replay.closed, replay.dual) if replay.complete else None
+        complete = replay.complete and not self.draws()
+        return (zs, replay.captured, replay.closed, replay.dual) if complete else None
 
     def attach(self, zs: Arrays, args: Arrays, push: Push, pull: Transpose) -> Arrays:
         return attach(zs, args, push, pull)
@@ -134,13 +138,36 @@ class Torch(Backend):
     def untracked(self) -> Any:
         return torch.no_grad()
 
+    def compile(self, f: Function, captured: Captured = tuple) -> Function:
+        from polyad.backends.torch_compile import compiled  # half a second to import
+
+        return compiled(f, captured)
+
+    @property
+    def value_errors(self) -> tuple[type[Exception], ...]:  # type: ignore[override]
+        from polyad.backends.torch_compile import VALUE_ERRORS
+
+        return VALUE_ERRORS
+
+    def signature(self, array: Array) -> Any:
+        return array.shape, array.dtype, array.device, array.stride(), array.requires_grad
+
     def stop_gradient(self, array: Array) -> Array:
         return array.detach()
 
     def scope(self) -> Any:
-        return torch._C._functorch.get_dynamic_layer_stack_depth()
+        return _Place(torch._C._functorch.get_dynamic_layer_stack_depth(), traced())
+
+    def tracing(self) -> bool:
+        return tracing()
+
+    def draws(self) -> bool:
+        mode = traced()
+        return mode is not None and drawn(mode.tracer.graph.nodes)
 
     def concrete(self, array: Array) -> bool:
+        if tracing():
+            return False
         while torch._C._functorch.is_functorch_wrapped_tensor(array):
             if torch._C._functorch.is_batchedtensor(array):
                 return False
@@ -189,6 +216,16 @@ class Torch(Backend):
                 "Convert x.detach(), or under torch.no_grad(), if its values are all you want"
             )
         return array.detach().cpu().numpy()
+
+
+class _Place(NamedTuple):
+    """How many transformations of torch.func run here, and the trace around; true inside of a transformation."""
+
+    depth: int
+    trace: Any
+
+    def __bool__(self) -> bool:
+        return self.depth > 0
 
 
 # The level of torch's dual numbers is one variable for all threads (torch 2.13):

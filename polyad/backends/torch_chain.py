@@ -23,7 +23,7 @@ import torch
 from torch.autograd import forward_ad
 
 from polyad.backends.base import Array, Function, Riccati
-from polyad.backends.torch_namespace import inside_functorch
+from polyad.backends.torch_namespace import inside_functorch, tracing
 
 __all__ = ["chain"]
 
@@ -48,6 +48,7 @@ def _watched() -> bool:
         or forward_ad._current_level >= 0
         or torch._C._len_torch_function_stack()
         or torch.compiler.is_compiling()
+        or tracing()
     )
 
 

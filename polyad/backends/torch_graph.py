@@ -1,6 +1,6 @@
 """The graph that torch records: what stands behind a tensor."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from polyad.errors import ESCAPED, ImpureFunctionError, UnsupportedError
 
 __all__ = [
     "StandIn",
+    "drawn",
     "has_python_nodes",
     "reaches_outside",
     "recorded",
@@ -29,6 +30,11 @@ class StandIn:
         """A hook of the tensors."""
         if not self.running:
             raise ImpureFunctionError(ESCAPED)
+
+
+def drawn(nodes: Iterable[Any]) -> bool:
+    """Whether one of these nodes of a traced graph draws random numbers."""
+    return any(torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in nodes)
 
 
 def recorded(outputs: Sequence[Array], stop: Sequence[Any] = ()) -> set[Any]:

@@ -14,12 +14,22 @@ from array_api_compat import torch as standard
 
 from polyad import compositions
 
-__all__ = ["inside_functorch", "namespace"]
+__all__ = ["inside_functorch", "namespace", "traced", "tracing"]
 
 
 def inside_functorch() -> bool:
     """Whether a transformation of torch.func is running."""
     return torch._C._functorch.maybe_current_level() is not None
+
+
+def tracing() -> bool:
+    """Whether every function of torch becomes a node of a graph here, and no value is known."""
+    return traced() is not None
+
+
+def traced() -> Any:
+    """The mode that writes that graph; None where there is none."""
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY)
 
 
 def _det(x: Any, /) -> Any:

@@ -25,7 +25,7 @@ from polyad.backends.base import Array, Arrays, Function
 from polyad.backends.torch_graph import StandIn, has_python_nodes, reaches_outside
 from polyad.errors import ImpureFunctionError
 
-__all__ = ["Replay"]
+__all__ = ["Replay", "Surroundings", "mapped"]
 
 
 class Replay:
@@ -40,7 +40,7 @@ class Replay:
         self.complete = self.dual = True
         self._stand_ins: dict[int, tuple[Array, Array]] = {}
         self._written: dict[int, tuple[Array, Array]] = {}
-        self._surroundings: _Surroundings | None = None
+        self._surroundings: Surroundings | None = None
         self._mark = StandIn()
 
     @property
@@ -50,7 +50,7 @@ class Replay:
 
     def first(self, *xs: Array) -> Any:
         """f(*xs), where captured tensors are constants."""
-        self._surroundings = self._surroundings or _Surroundings(xs)
+        self._surroundings = self._surroundings or Surroundings(xs)
         for x in xs:
             x.polyad_stand_in = self._mark
         with torch.enable_grad(), _First(self, xs):
@@ -110,7 +110,7 @@ class _Later(TorchFunctionMode):  # type: ignore[misc]  # torch has no types for
         self.standing = standing
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = _mapped(self._moved, args), _mapped(self._moved, kwargs or {})
+        args, kwargs = mapped(self._moved, args), mapped(self._moved, kwargs or {})
         return func(*args, **kwargs)
 
     def _moved(self, x: Array) -> Array:
@@ -144,7 +144,7 @@ class _First(TorchFunctionMode):  # type: ignore[misc]
             given.append(x)
             return x
 
-        args, kwargs = _mapped(moved, args), _mapped(moved, kwargs or {})
+        args, kwargs = mapped(moved, args), mapped(moved, kwargs or {})
         for x in _written(name, args, kwargs):
             base = x if x._base is None else x._base
             if not self._is_inside(base) and not base.requires_grad:
@@ -176,13 +176,13 @@ class _First(TorchFunctionMode):  # type: ignore[misc]
         return x.grad_fn is not None and x.grad_fn._sequence_nr() >= self.start
 
 
-def _mapped(f: Callable[[Array], Array], x: Any) -> Any:
+def mapped(f: Callable[[Array], Array], x: Any) -> Any:
     """f of the tensors in plain containers."""
     if isinstance(x, torch.Tensor):
         return f(x)
     if type(x) in (tuple, list):
-        return type(x)(_mapped(f, part) for part in x)
-    return {key: _mapped(f, part) for key, part in x.items()} if type(x) is dict else x
+        return type(x)(mapped(f, part) for part in x)
+    return {key: mapped(f, part) for key, part in x.items()} if type(x) is dict else x
 
 
 def _written(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Array]:
@@ -202,7 +202,7 @@ WRITING = {
 }
 
 
-class _Surroundings:
+class Surroundings:
     """Random numbers and precision of the first evaluation, for the later ones."""
 
     def __init__(self, xs: Arrays) -> None:

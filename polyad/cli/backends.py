@@ -46,7 +46,7 @@ def _loaded(info: BackendInfo) -> tuple[str, str, str, str]:
     from polyad.backends.base import Backend
 
     backend = get(info.name)
-    extras = {"vmap": type(backend).batch is not Backend.batch, "jit": type(backend).compile is not Backend.compile}
+    extras = {"vmap": type(backend).batch is not Backend.batch, "jit": backend.compiles}
     own = ", ".join(name for name, there in extras.items() if there)
     return ", ".join(backend.devices()), ", ".join(backend.modes), ", ".join(backend.strategies), own or "-"
 

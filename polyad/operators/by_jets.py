@@ -98,8 +98,12 @@ def _checked_rows(field: Field, x: Any, y: Any, dys: Any, laps: Any) -> Any:
     if agree(field.call, suspected):
         return laps
     hidden = suspected is not None and not field.backend.concrete(suspected)
-    if reverse and _settled(field.passes, suspected if hidden else _pulled_rows(field, x, y, dys)):
-        return laps
+    if reverse:
+        differ = suspected if hidden else _pulled_rows(field, x, y, dys)
+        if _settled(field.passes, differ):
+            return laps
+        if field.backend.tracing():
+            return refused(field.call, laps, differ)
     if suspected is None:
         return refused(field.call, laps, _pushed_rows(field, x, dys))
     return refused(field.call, laps, field.backend.both(suspected, lambda: _pushed_rows(field, x, dys)))
@@ -165,14 +169,17 @@ def taylor(passes: Passes, order: int, x: Any) -> tuple[Arrays, ...]:
     line = ((xp.ones_like(x), *(None,) * (order - 1)),)
     ys, coefficients, *aux = series(passes.f, (x,), line, has_aux)
     passes.plan = Plan("jets", 1, f"one Taylor series of order {order} through f")
+    last = tuple(c[-1] for c in coefficients)
     moving = [i for i, y in enumerate(ys) if math.prod(y.shape)]
     if moving and _has_reverse(passes):
         weights = tuple(probe(passes.call, y) for y in ys)
         with passes.backend.untracked():
             found = _pulled(passes, passes.f, stop_gradient(x), *weights)
             expected = sum(xp.sum(weights[i] * stop_gradient(coefficients[i][0])) for i in moving)
-            _settled(passes, differs(expected - found, expected))
-    return (tuple(math.factorial(order) * c[-1] for c in coefficients), *aux)
+            differ = differs(expected - found, expected)
+        if not _settled(passes, differ) and passes.backend.tracing():
+            last = tuple(refused(passes.call, c, differ) if math.prod(c.shape) else c for c in last)
+    return (tuple(math.factorial(order) * c for c in last), *aux)
 
 
 # The framework's own first derivative.
@@ -187,13 +194,14 @@ def _settled(passes: Passes, differ: Any) -> bool:
     """Whether the values could be looked at, and agree.
 
     raises  _NotByJetsError where they do not, and where a framework whose functions
-            let jets through does not show them
+            let jets through does not show them, but for a trace, where the result is
+            NaN if they differ
     """
     if passes.backend.concrete(differ):
         if bool(differ):
             raise _NotByJetsError(f"its first derivative is another one on {passes.backend.name}, or rows mix")
         return True
-    if passes.backend.lets_jets_through:
+    if passes.backend.lets_jets_through and not passes.backend.tracing():
         raise _NotByJetsError("inside of a vmap its values cannot be compared")
     return False
 
