@@ -1,7 +1,8 @@
-"""The command `polyad`: which backends there are, and whether they conform.
+"""The command `polyad`: which backends there are, whether they conform, and how fast they are.
 
 adapters.py     --backend theirs.module:Adapter
 backends.py     polyad backends
+bench.py        polyad bench
 conformance.py  polyad conformance
 
 This is an application, not the library: it may switch JAX to 64 bits.
@@ -14,6 +15,7 @@ from typing import Any
 import typer
 
 from .backends import backends
+from .bench import bench
 from .conformance import conformance
 
 __all__ = ["app", "main"]
@@ -26,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(backends)
+app.command()(bench)
 app.command()(conformance)
 
 UsageError: Any = typer.BadParameter.__base__  # older versions of typer have it from another package
