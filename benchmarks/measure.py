@@ -5,7 +5,6 @@ caches and the clock that they share; all candidates of a row run in the same
 rounds, so such moments meet all of them.
 """
 
-import gc
 import math
 import random
 import statistics
@@ -34,7 +33,9 @@ class Spread:
 
 
 def seconds(call: Callable[[], Any], repeats: int = 1) -> float:
-    """CPU seconds of one call, the mean of so many in a row."""
+    """CPU seconds of one call, the mean of so many in a row, which another one has led: it brings its arrays back."""
+    if repeats > 1:
+        call()
     start = time.process_time()
     for _ in range(repeats):
         call()
@@ -91,7 +92,6 @@ def _warmed(call: Callable[[], Any]) -> float:
     """Seconds of the third call: the first ones compile, and load libraries."""
     call()
     call()
-    gc.collect()
     return seconds(call)
 
 

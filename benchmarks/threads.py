@@ -1,8 +1,6 @@
 """One thread, for whatever is measured: set before any framework is imported."""
 
-import os
-
-__all__ = ["ENVIRONMENT", "one_thread"]
+__all__ = ["ENVIRONMENT"]
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -10,9 +8,3 @@ ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
 }
-
-
-def one_thread() -> None:
-    """For this process and those that it starts; what is set already stays."""
-    for key, value in ENVIRONMENT.items():
-        os.environ.setdefault(key, value)

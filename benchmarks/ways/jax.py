@@ -35,9 +35,12 @@ class Framework:
 
     def ways(self, quantity: str) -> dict[str, tuple[Way, Callable[[], Callable[[], Any]]]]:
         return {
-            w.name: (w, functools.partial(self._call, self._step(w), self.layers))
-            for w in way.of(quantity, self.problem)
+            w.name: (w, functools.partial(self._call, step, self.layers)) for w, step in self.steps(quantity).items()
         }
+
+    def steps(self, quantity: str) -> dict[Way, Callable[[Any, Any], Any]]:
+        """The ways as functions of (layers, x)."""
+        return {w: self._step(w) for w in way.of(quantity, self.problem)}
 
     def _step(self, way: Way) -> Callable[[Any, Any], Any]:
         problem = self.problem
