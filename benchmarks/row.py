@@ -27,7 +27,7 @@ class Candidate:
     """What was found of one way.
 
     time    CPU seconds; of a candidate that could not win those of a few rounds
-    memory  bytes at the highest point of a call, None where it was not asked
+    memory  bytes at the highest point of a call, None where it was not asked or cannot be said
     """
 
     name: str

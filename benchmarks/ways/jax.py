@@ -62,10 +62,14 @@ class Framework:
         call.run, call.arguments = run, (params, x)
         return call
 
-    def peak(self, call: Callable[[], Any]) -> int:
-        """Bytes that XLA allots, results included; how far the process grows where nothing is compiled."""
+    def peak(self, call: Callable[[], Any]) -> int | None:
+        """Bytes that XLA allots, results included; how far the process grows where nothing is compiled, or None.
+
+        A process grows by pages, and by what Python makes: less than a mebibyte says nothing of arrays.
+        """
         if not self.compiled:
-            return growth(call)
+            grown = growth(call)
+            return grown if grown >= 2**20 else None
         analysis = call.run.lower(*call.arguments).compile().memory_analysis()
         return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 

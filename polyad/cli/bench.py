@@ -52,6 +52,7 @@ def bench(
     start = time.perf_counter()
     some = [workload for workload in workloads if workload.backend in installed]
     rows = _watched(runner.run(some, rounds=rounds, quick=quick), len(some))
+    rows.sort(key=lambda row: GROUPS.index(row.group))
     options = {"backend": backend, "group": group, "name": [name] if name != "*" else None}
     flags = ["--quick"] * quick + ([] if compiled is None else ["--compiled" if compiled else "--eager"])
     found = Report.of(rows, command=_command(options, flags), seconds=time.perf_counter() - start)
