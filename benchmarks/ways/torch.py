@@ -68,7 +68,7 @@ class Framework:
 
         def traced(x: Any, *leaves: Any) -> Any:
             leaves = [leaf.detach().requires_grad_(problem.nested) for leaf in leaves]
-            return step(list(zip(leaves[::2], leaves[1::2])), leaves, x)
+            return tuple(polyad.trees.leaves(step(list(zip(leaves[::2], leaves[1::2])), leaves, x)))
 
         leaves = [leaf.detach() for leaf in self.leaves]
         graph = make_fx(traced)(x, *leaves)
