@@ -27,7 +27,8 @@ class Candidate:
     """What was found of one way.
 
     time    CPU seconds; of a candidate that could not win those of a few rounds
-    memory  bytes at the highest point of a call, None where it was not asked or cannot be said
+    memory  bytes at the highest point of a call of polyad, the best and the usual way; else None, and where it
+            cannot be said
     """
 
     name: str
@@ -113,12 +114,14 @@ def measured(workload: Workload, rounds: int = 41, *, memory: bool = True) -> Ro
     forward()
     unit = spread(interleaved({"": forward}, max(5, rounds // 4), repeats={"": 5})[""]).median
 
+    best, any_network, often = (_fastest(names, first, second) for names in (list(tags), general, usual))
+    asked = {POLYAD, best, any_network, often} if memory else set()
+
     def candidate(name: str) -> Candidate:
         times = spread(second.get(name) or first[name])
-        return Candidate(name, tags.get(name, ""), times, workload.peak(calls[name]) if memory else None)
+        return Candidate(name, tags.get(name, ""), times, workload.peak(calls[name]) if name in asked else None)
 
     others = sorted((candidate(name) for name in tags), key=lambda candidate: candidate.time.median)
-    best, any_network, often = (_fastest(names, first, second) for names in (list(tags), general, usual))
     return dataclasses.replace(
         empty,
         forward=unit,
