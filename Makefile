@@ -7,10 +7,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: conformance coverage docs help lint serve test
+.PHONY: bench conformance coverage docs help lint serve test
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1  /p' $(MAKEFILE_LIST)
+
+bench: $(STAMP) ## measure polyad against hand-written code, 20 minutes
+	$(BIN)/python -m pip install -q -e ".[all,bench]" -c constraints.txt
+	$(BIN)/polyad bench --report docs/benchmarks
 
 conformance: $(STAMP) ## run the suite on every backend
 	$(BIN)/polyad conformance --jobs 2

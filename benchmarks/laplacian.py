@@ -4,20 +4,19 @@
 
 The loss is mean((lap u)^2) of a tanh MLP u with 4 hidden layers, in float32; its
 gradient in all parameters is timed, as CPU time. The unit is one forward pass of
-the same model in the same run. Competitors are timed in turn. folx is used if
+the same model in the same run. Competitors are timed in random order. folx is used if
 installed. "jets" is the pass alone, polyad.laplacian the operator with its checks.
 """
 
 import argparse
 import importlib.util
-import os
-import statistics
-import time
-
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import itertools
+import os
+
+from polyad_benchmarks.measure import medians
+from polyad_benchmarks.threads import ENVIRONMENT
+
+os.environ.update(ENVIRONMENT)
 
 import jax
 import jax.numpy as jnp
@@ -114,18 +113,8 @@ def points(batch: int, inputs: int) -> np.ndarray:
 
 
 def in_turn(runs, rounds: int) -> dict[str, float]:
-    """Median seconds of CPU time of each, measured in turn, so that a slow moment of the machine meets all of them."""
-    times = {name: [] for name in runs}
-    for _ in range(rounds + 2):
-        for name, run in runs.items():
-            repeats = 5 if name == "forward" else 1
-            if repeats > 1:
-                run()  # the arrays of the last one have left the cache cold
-            start = time.process_time()
-            for _ in range(repeats):
-                run()
-            times[name].append((time.process_time() - start) / repeats)
-    return {name: statistics.median(values[2:]) for name, values in times.items()}
+    """Median seconds of CPU time of each."""
+    return medians(runs, rounds, warm=2, repeats={"forward": 5})
 
 
 def laplacian_table(rounds: int, batch: int, width: int, depth: int, columns: list[int]) -> None:

@@ -9,12 +9,11 @@ random order. A ratio above 1 is polyad's loss. JAX is compiled; the layers of F
 
 import argparse
 import os
-import random
-import statistics
-import time
 
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+from polyad_benchmarks.measure import medians
+from polyad_benchmarks.threads import ENVIRONMENT
+
+os.environ.update(ENVIRONMENT)
 
 import flax.linen as nn
 import jax
@@ -222,27 +221,12 @@ def jax_runs(layer, x, module):
     }
 
 
-def medians(runs, rounds):
-    """Seconds of CPU time; all in random order in each round."""
-    times = {name: [] for name in runs}
-    order = list(runs)
-    for _ in range(rounds + 2):
-        random.shuffle(order)
-        for name in order:
-            start = time.process_time()
-            for _ in range(3):
-                runs[name]()
-            times[name].append((time.process_time() - start) / 3)
-    return {name: statistics.median(values[2:]) for name, values in times.items()}
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    random.seed(0)
     print("| layer | torch ms | ratio | its gradient ms | ratio | jax ms | ratio | its gradient ms | ratio |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, (layer, x, module, around, flax) in CASES.items():
@@ -250,7 +234,7 @@ def main():
             continue
         cells = []
         for runs in (torch_runs(layer, x, module, around), jax_runs(layer, x, flax)):
-            found = medians(runs, given.rounds)
+            found = medians(runs, given.rounds, warm=2, repeats=dict.fromkeys(runs, 3))
             for what in ("forward", "gradient"):
                 ours, own = found[what, "polyad"], found[what, "own"]
                 cells += [f"{1e3 * ours:.2f}", f"{ours / own:.2f}"]

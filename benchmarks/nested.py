@@ -19,15 +19,14 @@ of temporary arrays on JAX, elsewhere the growth of a process at its highest.
 import argparse
 import functools
 import os
-import random
-import statistics
 import subprocess
 import sys
-import time
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+from polyad_benchmarks.measure import medians
+from polyad_benchmarks.memory import resident
+from polyad_benchmarks.threads import ENVIRONMENT
+
+os.environ.update(ENVIRONMENT)
 
 import numpy as np
 
@@ -194,24 +193,6 @@ def own_autograd(problem):
 OWN = {"jax": own_jax, "torch": own_torch, "autograd": own_autograd}
 
 
-def seconds(call) -> float:
-    start = time.process_time()  # of this process: other programs on the machine do not count
-    call()
-    return time.process_time() - start
-
-
-def medians(calls, rounds: int):
-    """Median seconds of each call, in rounds of another order each; the first round warms up.
-
-    What a call leaves behind, such as garbage to collect, is paid by the next one.
-    """
-    times, order = {key: [] for key in calls}, random.Random(0)
-    for _ in range(rounds + 1):
-        for key in order.sample(list(calls), len(calls)):
-            times[key].append(seconds(calls[key]))
-    return {key: statistics.median(values[1:]) for key, values in times.items()}
-
-
 def megabytes(problem, policy) -> float:
     """XLA's account; else how far a new process grows in one call above what it had before."""
     call = problem.candidate(policy)
@@ -226,14 +207,9 @@ def growth(backend, policy, name, *shape) -> float:
     batch, *rest = map(int, shape)
     Problem(backend, name, 8, *rest).candidate(policy)()
     call = Problem(backend, name, batch, *rest).candidate(policy)
-    before = _status("VmRSS")
+    before = resident("VmRSS")
     call()
-    return (_status("VmHWM") - before) / 1024
-
-
-def _status(key: str) -> int:
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(key))
+    return (resident("VmHWM") - before) / 2**20
 
 
 def main() -> None:

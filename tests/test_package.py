@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-FOLDERS = {"polyad": "polyad", "polyad_conformance": "conformance"}
+FOLDERS = {"polyad": "polyad", "polyad_benchmarks": "benchmarks", "polyad_conformance": "conformance"}
 
 
 def test_every_package_goes_into_the_wheel():

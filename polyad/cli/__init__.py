@@ -1,7 +1,8 @@
-"""The command `polyad`: which backends there are, whether they conform, and agree on a loss.
+"""The command `polyad`: which backends there are, whether they conform, agree on a loss, and how fast they are.
 
 adapters.py     --backend theirs.module:Adapter
 backends.py     polyad backends
+bench.py        polyad bench
 compare.py      polyad compare
 conformance.py  polyad conformance
 losses.py       FILE.py:LOSS
@@ -16,6 +17,7 @@ from typing import Any
 import typer
 
 from .backends import backends
+from .bench import bench
 from .compare import compare
 from .conformance import conformance
 
@@ -29,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(backends)
+app.command()(bench)
 app.command()(compare)
 app.command()(conformance)
 

@@ -17,7 +17,7 @@ from polyad.backends import backends as all_backends
 
 from . import adapters
 
-__all__ = ["conformance", "enable_float64_on_jax"]
+__all__ = ["check_writable", "chosen", "conformance", "enable_float64_on_jax"]
 
 
 def conformance(
@@ -45,9 +45,9 @@ def conformance(
     from polyad_conformance import report as reports  # type: ignore[import-not-found]  # it stands beside polyad
     from polyad_conformance import runner
 
-    groups = _chosen("--group", group, runner.GROUPS)
-    dtypes = _chosen("--dtype", dtype, runner.DTYPES)
-    (device,) = _chosen("--device", [device], runner.DEVICES)
+    groups = chosen("--group", group, runner.GROUPS)
+    dtypes = chosen("--dtype", dtype, runner.DTYPES)
+    (device,) = chosen("--device", [device], runner.DEVICES)
     if list_:
         _print_cases(runner, groups)
         return
@@ -57,7 +57,7 @@ def conformance(
     )
     if case and names and not len(cells):
         raise typer.BadParameter(f"no case is named {' or '.join(case)}; --list prints all", param_hint="--case")
-    _check_writable(report)
+    check_writable(report)
 
     start = time.perf_counter()
     outcomes = _in_order(_watched(cells, len(cells)), groups, names)
@@ -91,8 +91,8 @@ def _backends(given: Sequence[str] | None) -> tuple[list[str], list[Any]]:
     """(names of those that are here, what is known of the others)."""
     names = [adapters.register(name) if ":" in name else name for name in given or ()]
     known = {info.name: info for info in all_backends()}
-    chosen = [known[name] for name in _chosen("--backend", names, known)]
-    return [info.name for info in chosen if info.installed], [info for info in chosen if not info.installed]
+    found = [known[name] for name in chosen("--backend", names, known)]
+    return [info.name for info in found if info.installed], [info for info in found if not info.installed]
 
 
 def _places(given: Sequence[str] | None, names: Sequence[str]) -> list[str]:
@@ -101,7 +101,7 @@ def _places(given: Sequence[str] | None, names: Sequence[str]) -> list[str]:
     return [place_of.get(name, name) for name in names]
 
 
-def _chosen(option: str, given: Sequence[str] | None, known: Iterable[str]) -> list[str]:
+def chosen(option: str, given: Sequence[str] | None, known: Iterable[str]) -> list[str]:
     """What was given, once each, in the order given; all without any. An unknown name is a wrong argument."""
     known = list(known)
     for name in given or ():
@@ -112,7 +112,7 @@ def _chosen(option: str, given: Sequence[str] | None, known: Iterable[str]) -> l
     return list(dict.fromkeys(given or known))
 
 
-def _check_writable(folder: Path | None) -> None:
+def check_writable(folder: Path | None) -> None:
     """Before the work, not after it."""
     if folder is None:
         return

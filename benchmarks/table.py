@@ -1,0 +1,116 @@
+"""A report as Markdown: what holds of all rows, then every row."""
+
+import math
+from collections.abc import Iterable, Iterator
+
+from .report import Report
+from .row import Candidate, Row
+
+__all__ = ["as_markdown", "slowest"]
+
+HEADER = (
+    "derivative; in to out, batch x width x depth",
+    "where",
+    "polyad",
+    "forward passes",
+    "polyad / best",
+    "best",
+    "polyad / best general",
+    "usual / polyad",
+    "usual",
+    "memory, polyad / best",
+)
+
+WORDS = """\
+Each row is the gradient in all parameters of mean(d^2), d being the derivative that is named and a
+tanh network its function; "itself": d alone. CPU time in float32 on one thread, the median of
+rounds in which all candidates run in random order, [quartiles] in brackets. `best` is the fastest
+of all other ways, formulas for this very network included ("written out"), `best general` the
+fastest without those; which one it is, is decided by every other round, and the ratio is of the
+rest. `usual` is the fastest way that people usually write, DeepXDE and folx included. All
+competitors gave the same numbers before they were timed. Memory is that of tensors and arrays at
+the highest point of a call; XLA's account where JAX is compiled."""
+
+
+def as_markdown(report: Report) -> str:
+    """One page of GitHub's Markdown."""
+    lines = ["# Benchmarks", "", *_facts(report), "", *_summary(report), "", WORDS, ""]
+    for group in dict.fromkeys(row.group for row in report.rows):
+        rows = [row for row in report.rows if row.group == group and row.polyad]
+        if rows:
+            lines += [f"## {group[0].upper()}{group[1:]}", "", _line(HEADER), _line("---" for _ in HEADER)]
+            lines += [*(_line(_cells(row)) for row in rows), ""]
+    lines += _section("Disagreements and errors", report.problems)
+    lines += _section("Absent", report.absent)
+    return "\n".join(lines)
+
+
+def slowest(report: Report, bound: float = 1.05) -> list[Row]:
+    """Rows where polyad takes more than `bound` of the best, the worst first."""
+    return sorted((row for row in report.rows if row.by_best > bound), key=lambda row: -row.by_best)
+
+
+def _facts(report: Report) -> Iterator[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items() if version)
+    yield f"- {report.date}, {report.seconds:.0f} s, `{report.command}`"
+    yield f"- {report.processor}, {report.cores} cores, {report.platform}, Python {report.python}"
+    yield f"- {versions}"
+
+
+def _summary(report: Report) -> Iterator[str]:
+    yield "| | rows | within 5 % | within 15 % |"
+    yield "| --- | --- | --- | --- |"
+    for words, formulas in (("against the best of all ways", True), ("without formulas for this one network", False)):
+        found = report.summary(formulas)
+        yield f"| {words} | {found.rows} | {_percent(found.within_5)} | {_percent(found.within_15)} |"
+    yield ""
+    yield f"Ahead of the usual way by {found.ahead:.2f}, the geometric mean of {found.usual} rows."
+
+
+def _cells(row: Row) -> Iterator[str]:
+    assert row.polyad is not None
+    best = row.candidate(row.best)
+    yield row.name
+    yield row.where
+    yield _time(row.polyad)
+    yield f"{row.polyad.time.median / row.forward:.1f}"
+    yield _ratio(row.by_best, bold=row.by_best > 1.15)
+    yield f"{row.best} {_time(best)}" if best else ""
+    yield f"{_ratio(row.by_general)} {row.general if row.general != row.best else ''}".strip()
+    yield _ratio(row.by_usual)
+    yield row.usual
+    yield _memory(row.polyad, best)
+
+
+def _time(candidate: Candidate) -> str:
+    """Microseconds below ten milliseconds, with the quartiles."""
+    unit, factor, digits = ("us", 1e6, 0) if candidate.time.median < 0.01 else ("ms", 1e3, 1)
+    low, median, high = (
+        f"{factor * x:.{digits}f}" for x in (candidate.time.low, candidate.time.median, candidate.time.high)
+    )
+    return f"{median} {unit} [{low}, {high}]"
+
+
+def _memory(polyad: Candidate, best: Candidate | None) -> str:
+    if polyad.memory is None:
+        return ""
+    mebibytes = f"{polyad.memory / 2**20:.2g} MiB"
+    return f"{polyad.memory / best.memory:.2f} ({mebibytes})" if best and best.memory else f"({mebibytes})"
+
+
+def _ratio(ratio: float, bold: bool = False) -> str:
+    text = "" if math.isnan(ratio) else f"{ratio:.2f}"
+    return f"**{text}**" if bold and text else text
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.0f} %"
+
+
+def _section(title: str, lines: Iterable[str]) -> list[str]:
+    found = [f"- {line}" for line in lines]
+    return [f"## {title}", "", *found, ""] if found else []
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', ' ') for cell in cells)} |"
