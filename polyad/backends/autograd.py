@@ -16,7 +16,7 @@ from autograd.util import toposort
 
 from polyad import trees
 from polyad.arrays import dtype_name, xp
-from polyad.backends.autograd_namespace import ACTIVATIONS, namespace
+from polyad.backends.autograd_namespace import NATIVE, namespace
 from polyad.backends.base import (
     Array,
     Arrays,
@@ -63,7 +63,7 @@ class Autograd(Backend):
 
     @property
     def native(self) -> Mapping[str, Function]:
-        return ACTIVATIONS
+        return NATIVE
 
     def owns(self, array: Any) -> bool:
         return isinstance(array, ArrayBox)

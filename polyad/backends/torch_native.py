@@ -52,6 +52,10 @@ def _mean_pool(x: Any, *, window: Any, stride: Any, padding: Any) -> Any:
     return torch.movedim(pool(x, window, stride, sides), 1, -1)
 
 
+def _affine(x: Any, weight: Any, bias: Any) -> Any:
+    return torch.addmm(bias, x, weight) if x.ndim == weight.ndim == 2 else NotImplemented
+
+
 def _convolution(x: Any, weight: Any, *, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
     n = len(stride)
     x, sides = _channels_first(x, padding)
@@ -61,6 +65,7 @@ def _convolution(x: Any, weight: Any, *, stride: Any, padding: Any, dilation: An
 
 
 NATIVE = {
+    "affine": _affine,
     "convolution": _convolution,
     "erf": torch.erf,
     "gelu": gelu,

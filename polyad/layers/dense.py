@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from polyad.arrays import operation
 from polyad.errors import ArgumentError
 from polyad.layers.activations import Activation
 from polyad.layers.activations import activation as as_activation
@@ -51,7 +52,10 @@ class Dense(Layer):
         weight = named_parameter(self, params, "weight")
         check_features(self, x, self.inputs)
         check_weight(self, x, weight, (self.inputs, self.outputs))
-        y = x @ weight
-        if self.bias:
-            y = y + named_parameter(self, params, "bias")
+        y = affine(x, weight, named_parameter(self, params, "bias")) if self.bias else x @ weight
         return self.activation(y), state
+
+
+@operation
+def affine(x: Any, weight: Any, bias: Any) -> Any:
+    return x @ weight + bias
