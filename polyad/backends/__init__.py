@@ -35,6 +35,8 @@ __all__ = [
     "backends",
     "carried",
     "current",
+    "depth",
+    "evaluates",
     "get",
     "is_array",
     "is_host",
@@ -204,6 +206,19 @@ def running(backend: Backend, known: dict[int, Any] | None = None) -> Iterator[B
     finally:
         _running.reset(token)
         _evaluation.reset(evaluation)
+
+
+def evaluates() -> bool:
+    """Whether this is inside of a function that a polyad call differentiates."""
+    return _evaluation.get() is not None
+
+
+def depth() -> int:
+    """How many functions that polyad calls differentiate this is inside of."""
+    evaluation, found = _evaluation.get(), 0
+    while evaluation is not None:
+        evaluation, found = evaluation.around, found + 1
+    return found
 
 
 @contextmanager

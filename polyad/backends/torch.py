@@ -84,9 +84,8 @@ class Torch(Backend):
 
     def pullbacks(self, pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:
         given = [i for i, ct in enumerate(cotangents) if ct is not None]
-        entries = sum(ct.numel() for ct in cotangents if ct is not None)
-        # A loop keeps the kernels large; batching pays where calls cost more than they do.
-        if inside_functorch() or entries > SMALL or not _batches(getattr(pull, "outputs", ())):
+        one_alone = all(len(cotangents[i]) == 1 for i in given)  # type: ignore[arg-type]
+        if one_alone or inside_functorch() or not _batches(getattr(pull, "outputs", ())):
             return super().pullbacks(pull, cotangents)
         one = of_some(lambda *cotangents: pull(cotangents), cotangents, given)
         return vmap(one)(*(cotangents[i] for i in given))
@@ -121,6 +120,9 @@ class Torch(Backend):
         dynamo = sys.modules.get("torch._dynamo")
         return f if dynamo is None else dynamo.disable(f)
 
+    def differentiates_here(self, arrays: Sequence[Array]) -> bool:
+        return torch.is_grad_enabled() and any(array.requires_grad for array in arrays)
+
     def tracked(self) -> Any:
         return torch.enable_grad()
 
@@ -142,6 +144,15 @@ class Torch(Backend):
 
     def device(self, array: Array) -> Any:
         return array.device
+
+    def hardware(self, array: Array) -> str:
+        if array is None or array.device.type == "cpu":
+            return ""
+        return torch.cuda.get_device_name(array.device) if array.device.type == "cuda" else array.device.type
+
+    def wait(self, arrays: Sequence[Array]) -> None:
+        if any(array.device.type != "cpu" for array in arrays):
+            torch.accelerator.synchronize()
 
     def devices(self) -> tuple[str, ...]:
         found = torch.accelerator.current_accelerator()
@@ -182,11 +193,6 @@ class _Pulls(threading.local):
 
 
 _pulls = _Pulls()
-
-# Entries of all rows together below which batched rows are faster than a loop,
-# tanh MLPs of width 8 to 64 on one CPU thread, torch 2.13, 2026-11.
-SMALL = 4096
-
 
 # Backward rules that torch 2.13 batches wrongly: off by 1.2 for a 4 x 6 point set.
 BATCHED_WRONGLY = {"CdistBackward0"}
