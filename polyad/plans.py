@@ -6,8 +6,10 @@ has a neutral one: the pass with fewer sweeps, and all directions in one.
 """
 
 import functools
+import math
 import sys
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from polyad.backends.base import Backend
@@ -16,7 +18,7 @@ from polyad.errors import ModeError, PolyadWarning
 
 MODES = ("auto", "forward", "reverse", "finite_difference")
 
-__all__ = ["MODES", "Cost", "Plan", "Situation", "choose", "keeps", "refuse_unknown"]
+__all__ = ["MODES", "Cost", "Plan", "Situation", "choose", "keeps", "leanest", "refuse_unknown"]
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,19 @@ LEANER_IN_A_LOOP = 1.5
 """and in the body of a loop for a compiler up to so many times: there it is kept for each step. A scan of 20
 gradients takes 1/33 of the memory and half of the time if they are recomputed (docs/nested.md)."""
 
-LEAN = ("forward_over_reverse", "recompute", "taped")
+
+def leanest(times: Mapping[str, float], limit: float) -> str:
+    """The strategy to take, by times: one that keeps inputs alone within this limit of the fastest, else the fastest.
+
+    Of the two that do, recompute unless a dual sweep is faster by more than 5 %: it asks less of a framework.
+    """
+    fastest = min(times.values())
+    lean = {key: time for key, time in times.items() if key != "taped" and time <= limit * fastest}
+    if not lean:
+        return min(times, key=lambda key: times[key])
+    again = lean.get("recompute", math.inf)
+    return "recompute" if again <= LEANER_WITHIN * min(lean.values()) else min(lean, key=lambda key: lean[key])
+
 
 
 def keeps(backend: Backend, mode: str, compiled: bool, looped: bool = False) -> tuple[str, str] | None:
@@ -151,8 +165,7 @@ def _keeps(name: str, strategies: tuple[str, ...], mode: str, compiled: bool, lo
     times = {key: time for key, time in factors(name, compiled, mode).items() if key in strategies}
     if not times:
         return None
-    limit = (LEANER_IN_A_LOOP if looped else LEANER_WITHIN) * min(times.values())
-    chosen = next(key for key in LEAN if times.get(key, limit + 1) <= limit)
+    chosen = leanest(times, LEANER_IN_A_LOOP if looped else LEANER_WITHIN)
     compared = ", ".join(f"{key} {time:.2f}" for key, time in sorted(times.items(), key=lambda item: item[1]))
     place = ("in a loop, " if looped else "") + ("compiled" if compiled else "uncompiled")
     return chosen, f"{place}, times predicted: {compared}"

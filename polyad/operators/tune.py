@@ -18,7 +18,7 @@ from polyad.backends.base import Arrays, Backend
 from polyad.errors import ArgumentError, BackendError, ImpureFunctionError
 from polyad.nested import policy
 from polyad.operators.outer import compiles
-from polyad.plans import LEAN, LEANER_WITHIN
+from polyad.plans import LEANER_WITHIN, leanest
 from polyad.steps import recording
 from polyad.tuned import Choice, Level, Trial
 
@@ -267,14 +267,13 @@ TOO_MANY = 64
 
 
 def _chosen(times: dict[Choice, float]) -> Choice | None:
-    """The fastest; of strategies the one that keeps least within 10 % of it."""
+    """The fastest; of strategies one that keeps inputs alone where it is as fast."""
     if not times:
         return None
-    fastest = min(times.values())
-    near = [c for c, seconds in times.items() if seconds <= LEANER_WITHIN * fastest and c.keeps is not None]
-    if near:
-        return min(near, key=lambda c: LEAN.index(c.keeps or "taped"))
-    return min(times, key=lambda c: times[c])
+    by_strategy = {choice.keeps: choice for choice in times}
+    if None in by_strategy:
+        return min(times, key=lambda choice: times[choice])
+    return by_strategy[leanest({choice.keeps or "": time for choice, time in times.items()}, LEANER_WITHIN)]
 
 
 def _gap(found: Arrays, expected: Arrays) -> float | None:
