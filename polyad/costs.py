@@ -48,6 +48,8 @@ class Situation:
 class Cost:
     """A pass, how it takes many directions ("loop", "together"), and the forward passes that it is predicted to cost.
 
+    Of one direction batching is "alone".
+
     Of a derivative that is differentiated the pass around is counted.
     """
 
@@ -56,8 +58,9 @@ class Cost:
     passes: float
 
     def __str__(self) -> str:
-        way = {"loop": " one by one", "together": " together"}[self.batching]
-        return f"{self.mode}{way} {self.passes:.3g}"
+        way = {"alone": "", "loop": " one by one", "together": " together"}[self.batching]
+        number = f"{self.passes:.3g}" if self.passes < 1000 else f"{self.passes:,.0f}"
+        return f"{self.mode}{way} {number}"
 
 
 @functools.cache
@@ -85,8 +88,11 @@ def costs(backend: str, situation: Situation, columns: int, rows: int, size: int
     z, found = max(size, 1) / table["even"], []
     for row in table["passes"]:
         n = columns if row["mode"] == "forward" else rows
+        if n < 2 and row["batching"] == "together":
+            continue
         sweeps = n if row["batching"] == "loop" else -(-n // at_once(n, size))
-        found.append(Cost(row["mode"], row["batching"], formula(row, z, sweeps, n)))
+        batching = row["batching"] if n > 1 else "alone"
+        found.append(Cost(row["mode"], batching, formula(row, z, sweeps, n)))
     return tuple(sorted(found, key=lambda cost: cost.passes))
 
 

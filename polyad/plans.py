@@ -83,19 +83,20 @@ def choose(
     columns: int,
     rows: int | None,
     batch: int = 1,
-    situation: Situation = Situation(),  # noqa: B008  # it is frozen
+    compiled: bool = False,
+    nested: bool = False,
 ) -> Plan:
     """The plan for a Jacobian of so many columns (inputs) and rows (outputs).
 
-    rows     None where only running f would tell
-    batch    how many such Jacobians are made at once, as by batched_jacobian
-    raises   ModeError for a mode that does not exist
+    rows      None where only running f would tell
+    batch     how many such Jacobians are made at once, as by batched_jacobian
+    compiled  whether the code is compiled later; nested: whether the Jacobian is itself differentiated
+    raises    ModeError for a mode that does not exist
     """
-    refuse_unknown(mode)
     if mode == "auto" and backend.modes == ("forward",) and columns >= MANY_COLUMNS > (rows or columns):
         _say_once(backend.name, columns)
     name = "" if backend.over is not None else backend.name  # jets over a framework do not cost what it costs itself
-    return _chosen(name, backend.name, backend.modes, mode, columns, rows, batch, situation)
+    return _chosen(name, backend.name, backend.modes, mode, columns, rows, batch, compiled, nested)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -107,11 +108,14 @@ def _chosen(
     columns: int,
     rows: int | None,
     batch: int,
-    situation: Situation,
+    compiled: bool,
+    nested: bool,
 ) -> Plan:
+    refuse_unknown(mode)
     sweeps = {"forward": columns, "finite_difference": 2 * columns, "reverse": rows or 1}
-    found = costs(measured_as, situation, columns, rows or 1, batch * max(columns, rows or 1))
-    own = tuple(cost for cost in found if cost.mode in modes)
+    found = costs(measured_as, Situation(compiled, nested), columns, rows or 1, batch * max(columns, rows or 1))
+    # Of a function that has not run the rows are unknown, and what they cost.
+    own = tuple(cost for cost in found if cost.mode in modes and (rows is not None or cost.mode == "forward"))
 
     def plan(mode: str, why: str) -> Plan:
         best = next((cost for cost in own if cost.mode == mode), None)
@@ -149,7 +153,6 @@ def leanest(times: Mapping[str, float], limit: float) -> str:
         return min(times, key=lambda key: times[key])
     again = lean.get("recompute", math.inf)
     return "recompute" if again <= LEANER_WITHIN * min(lean.values()) else min(lean, key=lambda key: lean[key])
-
 
 
 def keeps(backend: Backend, mode: str, compiled: bool, looped: bool = False) -> tuple[str, str] | None:

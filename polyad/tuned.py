@@ -258,13 +258,13 @@ def trying(trial: Trial) -> Iterator[None]:
         _trial.reset(token)
 
 
-def seen(call: Any, modes: tuple[str, ...], directions: dict[str, int]) -> None:
-    """Tell the trial, if there is one, which modes this call could take and how many directions each needs."""
+def seen(call: Any, mode: str, columns: int, rows: int | None) -> None:
+    """Tell the trial, if there is one, of a call that could choose its mode, and how many directions each needs."""
     trial = _trial.get() if _trials else None
     if trial is not None:
         level = trial.level(call)
-        level.modes = level.modes or modes
-        level.directions |= directions
+        level.modes = level.modes or (call.backend.modes if mode == "auto" else ())
+        level.directions |= {"forward": columns, "reverse": rows or 1}
 
 
 # Keys.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from jax._src import core  # what runs around a place: public JAX tells it by making an array, which takes 30 us
 
 __all__ = ["NATIVE", "differentiated", "looped", "traced"]
 
@@ -29,8 +30,6 @@ def differentiated() -> bool:
 
 def _traces() -> Iterator[Any]:
     """The transformations that run around this place, the innermost first."""
-    from jax._src import core  # public JAX tells it by making an array, which takes 30 us
-
     trace = core.trace_ctx.trace
     while trace is not None:
         yield trace

@@ -16,7 +16,7 @@ from polyad.backends.directions import at_once, largest
 from polyad.operators.field import Field, trace
 from polyad.operators.outer import outer_mode
 from polyad.operators.rows import checked, probe, units
-from polyad.plans import Situation, choose
+from polyad.plans import choose
 
 __all__ = ["curvatures", "steps"]
 
@@ -92,8 +92,8 @@ def _pulled(field: Field, x: Any) -> tuple[Arrays, Arrays, Arrays]:
     """The Hessian of a row is symmetric: its pullback is its pushforward."""
     backend = field.backend
     grads, pull, rest = with_aux(backend.pullback, True)(lambda x: _gradients(field, x), (x,))
-    situation = Situation(field.call.backend.compiles_here(), nested=True)
-    plan = choose(field.call.backend, "reverse", 1, math.prod(x.shape[1:]), x.shape[0], situation)
+    own, n = field.call.backend, math.prod(x.shape[1:])
+    plan = choose(own, "reverse", 1, n, x.shape[0], own.compiles_here(), nested=True)
     loop = plan.at_once == 1 or _one_by_one(x)
     pullbacks = functools.partial(Backend.pullbacks, backend) if loop else backend.pullbacks
     sums = [xp.zeros_like(xp.reshape(x, (x.shape[0], -1))[:, 0]) for _ in grads]

@@ -25,7 +25,7 @@ def outer_mode(call: Call, columns: int, xs: Arrays, f: Function | None = None) 
     backend, tuned = call.backend, choice(call)
     if "forward" not in backend.modes or "reverse" not in backend.modes:
         return "auto"
-    seen(call, backend.modes, {})
+    seen(call, "auto", 0, 0)
     if tuned is not None and tuned.mode == "reverse":
         return "reverse"
     pays = compiles(backend) or (columns >= MANY_COLUMNS and _pushes_together(backend))

@@ -16,7 +16,7 @@ from polyad.captures import captured_arrays, pinned
 from polyad.errors import PolyadError, UnsupportedError
 from polyad.nested import run, strategy, switched
 from polyad.operators.call import Call
-from polyad.plans import Plan, Situation, choose, refuse_unknown
+from polyad.plans import Plan, choose, refuse_unknown
 from polyad.steps import step
 from polyad.tuned import choice, seen
 
@@ -24,21 +24,18 @@ __all__ = ["Passes", "differences", "evaluating", "expected_mode", "in_some_mode
 
 
 def chosen(call: Call, mode: str, columns: int, rows: int | None, known: Arrays = ()) -> Plan:
-    """The plan for so many columns and rows, at the place where the call runs."""
-    backend, tuned = call.backend, choice(call)
+    """The plan for so many columns and rows, at the place where the call runs; known are arrays that f has returned."""
+    backend = call.backend
     batch = call.columns // columns if columns else 1
-    situation = _situation(backend, (*call.xs, *known))
-    seen(call, backend.modes if mode == "auto" else (), {"forward": columns, "reverse": rows or 1})
+    nested = evaluates() or backend.differentiates_here(known or call.xs)
+    place = batch, backend.compiles_here(), nested
+    tuned = choice(call)
     if tuned is None:
-        return choose(backend, mode, columns, rows, batch, situation)
+        return choose(backend, mode, columns, rows, *place)
     asked = tuned.mode if mode == "auto" and tuned.mode in backend.modes else mode
-    plan = choose(backend, asked, columns, rows, batch, situation)
+    plan = choose(backend, asked, columns, rows, *place)
     at_once = plan.at_once if tuned.at_once is None else tuned.at_once or None
-    return replace(plan, at_once=at_once, why=tuned.why if asked != mode or mode == "auto" else plan.why)
-
-
-def _situation(backend: Backend, arrays: Arrays) -> Situation:
-    return Situation(backend.compiles_here(), evaluates() or backend.differentiates_here(arrays))
+    return replace(plan, at_once=at_once, why=tuned.why if mode == "auto" else plan.why)
 
 
 class Passes:
@@ -51,6 +48,7 @@ class Passes:
     def choose(self, mode: str, columns: int, rows: int | None, known: Arrays = ()) -> Plan:
         """The plan for so many columns and rows, which `explain` shows; known are arrays that f has returned."""
         self.plan = chosen(self.call, mode, columns, rows, known)
+        seen(self.call, mode, columns, rows)
         return self.plan
 
     def at_once(self, n: int, entries: int) -> int:
