@@ -166,7 +166,7 @@ def keeps(backend: Backend, mode: str, compiled: bool, looped: bool = False) -> 
 @functools.cache
 def _keeps(name: str, strategies: tuple[str, ...], mode: str, compiled: bool, looped: bool) -> tuple[str, str] | None:
     times = {key: time for key, time in factors(name, compiled, mode).items() if key in strategies}
-    if not times:
+    if len(times) < 2:
         return None
     chosen = leanest(times, LEANER_IN_A_LOOP if looped else LEANER_WITHIN)
     compared = ", ".join(f"{key} {time:.2f}" for key, time in sorted(times.items(), key=lambda item: item[1]))
