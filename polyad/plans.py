@@ -18,7 +18,7 @@ from polyad.errors import ModeError, PolyadWarning
 
 MODES = ("auto", "forward", "reverse", "finite_difference")
 
-__all__ = ["MODES", "Cost", "Plan", "Situation", "choose", "keeps", "leanest", "refuse_unknown"]
+__all__ = ["MODES", "Cost", "Plan", "Situation", "by_sweeps", "choose", "keeps", "leanest", "refuse_unknown"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,11 @@ def choose(
         _say_once(backend.name, columns)
     name = "" if backend.over is not None else backend.name  # jets over a framework do not cost what it costs itself
     return _chosen(name, backend.name, backend.modes, mode, columns, rows, batch, compiled, nested)
+
+
+def by_sweeps(backend: Backend, mode: str, columns: int, rows: int | None) -> Plan:
+    """The plan by the number of sweeps alone, for what is no Jacobian and costs something else."""
+    return _chosen("", backend.name, backend.modes, mode, columns, rows, 1, False, False)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -16,7 +16,7 @@ from polyad.backends.directions import at_once, largest
 from polyad.operators.field import Field, trace
 from polyad.operators.outer import outer_mode
 from polyad.operators.rows import checked, probe, units
-from polyad.plans import choose
+from polyad.plans import by_sweeps, choose
 
 __all__ = ["curvatures", "steps"]
 
@@ -33,7 +33,7 @@ def curvatures(field: Field, mode: str, x: Any) -> tuple[Any, Arrays]:
     if not math.prod(x.shape):
         y, aux = field.evaluate(x)
         return xp.zeros_like(y), aux
-    plan = field.passes.choose(mode, 1, _outputs(field, x))
+    field.passes.plan = plan = by_sweeps(field.call.backend, mode, 1, _outputs(field, x))
     return _by_gradients(field, mode, x) if plan.mode == "reverse" else _by_directions(field, x)
 
 
