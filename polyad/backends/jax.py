@@ -201,8 +201,8 @@ class Jax(Backend):
         return np.asarray(array)
 
 
-# Sweeps of one direction that are written out for the compiler, one after the other: up to so many take as long to compile as
-# jax.lax.map and run up to 1/4 faster (tanh MLPs, jit, one CPU thread, jax 0.10, 2026-11).
+# Sweeps of one direction that are written out for the compiler, one after the other: up to so many take as
+# long to compile as jax.lax.map and run up to 1/4 faster (tanh MLPs, jit, one CPU thread, jax 0.10, 2026-11).
 FEW = 16
 
 

@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from polyad import trees, tuned
 from polyad.arrays import EPSILON, dtype_name, is_floating, stop_gradient, xp
 from polyad.backends import get, is_array, owner
@@ -298,7 +295,10 @@ def _ms(seconds: float | None) -> str:
     return "" if seconds is None else f"{1e3 * seconds:.3g} ms"
 
 
-def _progress() -> Progress:
+def _progress() -> Any:
+    from rich.console import Console  # importing polyad imports no such thing
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
