@@ -7,13 +7,19 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: conformance coverage help lint test
+.PHONY: conformance coverage docs help lint serve test
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1  /p' $(MAKEFILE_LIST)
 
 conformance: $(STAMP) ## run the suite on every backend
 	$(BIN)/polyad conformance --jobs 2
+
+docs: $(STAMP) ## build the documentation into site/, strictly
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+serve: $(STAMP) ## show it on http://127.0.0.1:8000, built anew as it changes
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --strict
 
 lint: $(STAMP) ## check style, format and types
 	$(BIN)/ruff check

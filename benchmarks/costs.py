@@ -353,7 +353,7 @@ def fit_all():
         kept = json.loads(path.read_text())
         backend, _, compiled = path.stem.partition("-")
         held = set(list(kept["points"])[len(FIXED) :: 3]) | {"x".join(map(str, FIXED[1]))}
-        versions[backend] = kept["version"]
+        versions[backend] = kept["version"].partition("+")[0]  # which build it was does not matter
         dates.append(kept["date"])
         cpus.add(kept["cpu"])
         for situation in ("alone", "nested"):

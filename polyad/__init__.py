@@ -3,6 +3,7 @@
 from polyad import backends, errors
 from polyad.arrays import array_namespace, convert, stop_gradient, xp
 from polyad.backends import register_backend, set_backend, use_backend
+from polyad.comparison import compare
 from polyad.layers import (
     BatchNorm,
     Branch,
@@ -104,6 +105,7 @@ __all__ = [
     "backends",
     "batched_jacobian",
     "check_gradients",
+    "compare",
     "compose",
     "convert",
     "derivative",

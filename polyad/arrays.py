@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyad import trees
-from polyad.backends import current, get, is_array, is_host, owner
+from polyad.backends import current, get, is_array, is_host, owner, ways
 from polyad.errors import DTypeError, MixedArraysError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = [
     "asarray",
     "convert",
     "dtype_name",
+    "floating",
     "is_floating",
     "number_kind",
     "operation",
@@ -69,6 +70,7 @@ EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloa
 _CONSTANTS = {"e": np.e, "inf": np.inf, "nan": np.nan, "newaxis": None, "pi": np.pi}
 
 
+@cache
 def dtype_name(dtype: Any) -> str:
     """ "float64" for the float64 of any framework."""
     if isinstance(dtype, DType):
@@ -93,7 +95,13 @@ def number_kind(array: Any) -> str:
 
 def is_floating(x: Any) -> bool:
     """Whether x is an array of real floating numbers."""
-    return is_array(x) and number_kind(x) == "floating"
+    return is_array(x) and floating(x.dtype)
+
+
+@cache
+def floating(dtype: Any) -> bool:
+    """Whether this is a dtype of real floating numbers."""
+    return _kind(dtype_name(dtype)) == "floating"
 
 
 def single_owner(arrays: Iterable[Any]) -> Backend | None:
@@ -201,11 +209,31 @@ def _call(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         members += _members(kwargs.values())
         namespace, backend = _dispatch(members)
     f = _found(path, namespace, backend)
+    if _by_type(members, backend) and _plain(path, args, kwargs):
+        ways[path, *map(type, args), *kwargs, *map(type, kwargs.values())] = f
     if backend is not None and not backend.host and any(isinstance(x, np.ndarray) for x in members):
         args = tuple(_lift(arg, backend, members) for arg in args)
     if any(type(x) is DType for x in members):
         args = tuple(getattr(namespace, x.name) if type(x) is DType else x for x in args)
     return f(*args, **_resolve(kwargs, namespace)) if kwargs else f(*args)
+
+
+def _by_type(members: Sequence[Any], backend: Backend | None) -> bool:
+    """Whether arrays of these types always mean the same function: no jets, nothing that has to be converted."""
+    if backend is None:
+        return bool(members) and all(type(x) is np.ndarray for x in members)
+    return backend.by_type and all(owner(x) is backend for x in members)
+
+
+# What a tuple among their arguments holds are numbers.
+_SHAPES = frozenset(("broadcast_to", "permute_dims", "reshape", "axis", "axes"))
+
+
+def _plain(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether these arguments are arrays by themselves and what holds none."""
+    if not all(type(x) in _INERT or (type(x) is tuple and name in _SHAPES) for name, x in kwargs.items()):
+        return False
+    return all(type(x) is tuple and path in _SHAPES for x in args if isinstance(x, list | tuple))
 
 
 def _found(path: str, namespace: Any, backend: Backend | None) -> Any:
@@ -287,7 +315,11 @@ class Namespace:
 
 def _function(path: str) -> Any:
     def function(*args: Any, **kwargs: Any) -> Any:
-        return _call(path, args, kwargs)
+        if kwargs:
+            way = ways.get((path, *map(type, args), *kwargs, *map(type, kwargs.values())))
+            return _call(path, args, kwargs) if way is None else way(*args, **kwargs)
+        way = ways.get((path, *map(type, args)))
+        return _call(path, args, kwargs) if way is None else way(*args)
 
     function.__name__ = path.rpartition(".")[2]
     function.__qualname__ = f"xp.{path}"

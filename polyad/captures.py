@@ -19,18 +19,21 @@ __all__ = [
 ]
 
 _ENTRIES = 256  # a longer list is data, not parameters
+_PLAIN = (dict, list, tuple)
 _DEPTH = 4  # closures inside closures; deeper ones are still right, only not asked for their backend
 
 
 def unboxed(tree: Any) -> Any:
     """The tree, in plain containers where a framework has put boxes around them."""
-    if not isinstance(tree, dict | list | tuple) and owner(tree) is None and tree is not None:
+    if not isinstance(tree, _PLAIN) and owner(tree) is None and tree is not None:
         return trees.map(lambda leaf: leaf, tree)  # asking for the owner has loaded the adapter that knows the box
     return tree
 
 
 def declared_arrays(f: Any) -> list[Any]:
     """The arrays of a StatefulLayer or of a composition with one."""
+    if type(f) is FunctionType:
+        return []
     f = f.__self__ if inspect.ismethod(f) else f
     declare = getattr(type(f), "declared_arrays", None)
     return list(declare(f)) if declare else []

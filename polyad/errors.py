@@ -17,7 +17,8 @@ PolyadError
 │   ├── PrecisionError (ValueError)    a precision that the backend has switched off
 │   └── UnsupportedError (NotImplementedError)   a function or pass it does not have
 ├── DetachError (TypeError)            a derivative would be dropped in silence
-└── GradientCheckError (AssertionError)
+├── GradientCheckError (AssertionError)
+└── DisagreementError (AssertionError)
 
 PolyadWarning (UserWarning)           right, but slower than it need be
 
@@ -31,6 +32,7 @@ __all__ = [
     "BackendNotInstalledError",
     "DTypeError",
     "DetachError",
+    "DisagreementError",
     "GradientCheckError",
     "ImpureFunctionError",
     "LeafError",
@@ -122,6 +124,10 @@ class DetachError(PolyadError, TypeError):
 
 class GradientCheckError(PolyadError, AssertionError):
     """A gradient that finite differences do not confirm."""
+
+
+class DisagreementError(PolyadError, AssertionError):
+    """Backends that do not agree on a loss."""
 
 
 ESCAPED = (

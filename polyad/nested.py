@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 from polyad.backends.base import Arrays, Backend, Captured, Function
@@ -36,7 +37,7 @@ def nested_switching(policy: str) -> Iterator[None]:
     """Choose what inner derivatives keep, in a `with` block of this thread and its tasks.
 
     policy  "auto", "off", or a strategy: "taped", "recompute", "forward_over_reverse".
-            Outside of any block POLYAD_NESTED_SWITCHING decides, else "auto"
+            Outside of any block POLYAD_NESTED_SWITCHING decides, as it is at the first derivative, else "auto"
     raises  ArgumentError for another name
 
     Where a backend does not have the strategy, or cannot see what a function
@@ -51,7 +52,13 @@ def nested_switching(policy: str) -> Iterator[None]:
 
 def policy() -> str:
     """The policy of this place."""
-    return _policy.get() or _known(os.environ.get("POLYAD_NESTED_SWITCHING") or "auto", "POLYAD_NESTED_SWITCHING")
+    return _policy.get() or _of_environment()
+
+
+@cache
+def _of_environment() -> str:
+    """What the variable says the first time it matters: reading it costs more than all else that a level decides."""
+    return _known(os.environ.get("POLYAD_NESTED_SWITCHING") or "auto", "POLYAD_NESTED_SWITCHING")
 
 
 def _known(name: str, where: str) -> str:
@@ -89,17 +96,16 @@ def run(
     captured: Captured,
     beside: Arrays = (),
     first_order: bool = True,
-    mode: str = "gradient",
-    tuned: Choice | None = None,
+    name: str = "taped",
 ) -> tuple[Arrays, ...]:
-    """sweep(backend, f, *xs, *beside), a tuple of tuples of arrays, under the strategy of this place.
+    """sweep(backend, f, *xs, *beside), a tuple of tuples of arrays, under the strategy of this name.
 
     captured     gives the arrays that can be found in f without running it
     first_order  whether the passes of the sweep stand side by side; those that
                  stand inside each other are recomputed, not dual
-    mode         of the pass that the sweep is going to take, as strategy() has it
     """
-    name = strategy(backend, mode, tuned)[0] if xs else "taped"
+    if not xs:
+        name = "taped"
     if name == "forward_over_reverse" and not first_order:
         name = "recompute"
         explained(name, "the rule of a dual sweep is one for first derivatives")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -52,17 +52,20 @@ def recording() -> Iterator[Step]:
         _current.reset(token)
 
 
-@contextmanager
-def step(operator: str, backend: str, strategy: str, reason: str) -> Iterator[Step]:
+_NOBODY: AbstractContextManager[Step] = nullcontext(Step("what nobody records"))
+
+
+def step(operator: str, backend: str, strategy: str, reason: str) -> AbstractContextManager[Step]:
     """The step of one derivative, entered in the one around it where somebody records.
 
     f is evaluated more than once by some passes; equal steps are entered once.
     """
     around = _current.get()
-    made = Step(operator, backend, None, strategy, reason)
-    if around is None:
-        yield made
-        return
+    return _NOBODY if around is None else _entered(around, Step(operator, backend, None, strategy, reason))
+
+
+@contextmanager
+def _entered(around: Step, made: Step) -> Iterator[Step]:
     token = _current.set(made)
     try:
         yield made

@@ -1,6 +1,7 @@
 """chunk_size: so many directions in one sweep, and the same result."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -82,24 +83,24 @@ def test_it_is_differentiated_around(backend, name):
 @pytest.mark.parametrize("mode", ["forward", "reverse"])
 @pytest.mark.parametrize("name", ["jacobian", "batched_jacobian", "hessian", "divergence"])
 def test_no_sweep_has_more_directions(backend, name, mode, monkeypatch):
-    """Seen on the two functions of an adapter that take many directions."""
+    """Seen on the two functions of an adapter that take many directions, and on that of jets."""
     adapter = backends.get(backend)
     if mode not in adapter.modes:
         mode = "forward"
     seen = []
 
-    def spied(method):
-        original = getattr(type(adapter), method)
-
-        def spy(self, *args, **options):
-            directions = args[1] if method == "pullbacks" else args[2]
-            seen.extend(d.shape[0] for d in directions if d is not None)
-            return original(self, *args, **options)
+    def spied(original, place):
+        def spy(*args, **options):
+            seen.extend(d.shape[0] for d in args[place] if d is not None)
+            return original(*args, **options)
 
         return spy
 
     for method in ("pullbacks", "pushforwards"):
-        monkeypatch.setattr(type(adapter), method, spied(method))
+        original = getattr(type(adapter), method)
+        monkeypatch.setattr(type(adapter), method, spied(original, 2 if method == "pullbacks" else 3))
+    by_jets = sys.modules["polyad.operators.batched_jacobian"]
+    monkeypatch.setattr(by_jets, "pushforwards", spied(by_jets.pushforwards, 2))
     operator, f = OPERATORS[name]
     operator(f, convert(X, backend), mode=mode, backend=backend, chunk_size=3)
     if mode == "forward" and backend == "jax" and name in ("jacobian", "hessian"):

@@ -47,6 +47,7 @@ __all__ = [
     "running_jets",
     "set_backend",
     "use_backend",
+    "ways",
 ]
 
 
@@ -76,8 +77,11 @@ _entries = {
     "torch": _Entry("polyad.backends.torch:Torch", "torch", 'pip install "polyad[torch]"'),
 }
 _OWN = frozenset(_entries)
+_HOST = (np.ndarray, np.generic)
 _loaded: dict[str, Backend] = {}
 _owners: dict[type, Backend | None] = {}
+ways: dict[tuple[Any, ...], Any] = {}
+"""What a function of `xp` means for arguments of these types: (its name, *types)."""
 _lock = threading.RLock()
 
 
@@ -117,6 +121,7 @@ def register_backend(name: str, adapter: str | type[Backend] | Backend, *, modul
             _entries[name] = _Entry(f"{kind.__module__}:{kind.__qualname__}", kind.__module__, install)
             _loaded[name] = adapter() if isinstance(adapter, type) else adapter
         _owners.clear()
+        ways.clear()
 
 
 def get(name: str | Backend) -> Backend:
@@ -134,7 +139,7 @@ def get(name: str | Backend) -> Backend:
 
 def is_host(x: Any) -> bool:
     """Whether x is data that no framework claims: an ndarray or a number of NumPy."""
-    return isinstance(x, np.ndarray | np.generic)
+    return isinstance(x, _HOST)
 
 
 def is_array(x: Any) -> bool:
@@ -196,15 +201,22 @@ def use_backend(name: str | Backend) -> Iterator[None]:
         _running.reset(token)
 
 
-@contextmanager
-def running(backend: Backend, known: dict[int, Any] | None = None) -> Iterator[Backend]:
+class running:  # noqa: N801  # a `with` block; as a class it costs a third of a generator's
     """What a polyad call does around the function that it differentiates; known is the dict of this call."""
-    around = Evaluation(_evaluation.get(), {} if known is None else known)
-    token, evaluation = _running.set(backend), _evaluation.set(around)
-    try:
-        yield backend
-    finally:
-        _running.reset(token)
+
+    __slots__ = ("_tokens", "backend", "known")
+
+    def __init__(self, backend: Backend, known: dict[int, Any] | None = None) -> None:
+        self.backend, self.known = backend, {} if known is None else known
+
+    def __enter__(self) -> Backend:
+        around = Evaluation(_evaluation.get(), self.known)
+        self._tokens = _running.set(self.backend), _evaluation.set(around)
+        return self.backend
+
+    def __exit__(self, *error: object) -> None:
+        backend, evaluation = self._tokens
+        _running.reset(backend)
         _evaluation.reset(evaluation)
 
 
@@ -237,7 +249,10 @@ def carried(backend: Backend) -> Backend:
     There any array may turn out to be a jet, what a function captures or
     computes included, so that the framework alone would not do.
     """
-    return next((jets for _, jets in _jets.get() if jets is not None and jets.over is backend), backend)
+    passes = _jets.get()
+    if not passes:
+        return backend
+    return next((jets for _, jets in passes if jets is not None and jets.over is backend), backend)
 
 
 def jet_levels(backend: Backend) -> list[Any]:

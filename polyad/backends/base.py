@@ -78,8 +78,12 @@ class Backend(ABC):
     """The backend whose arrays those of this one are made of, for jets."""
     lets_jets_through = True
     """Whether functions of the framework may take a jet for something else than a jet, where others raise."""
+    by_type: bool
+    """Whether the type of an array says all that `of` and `namespace_of` ask."""
     folds = False
     """Whether its product of a stack of matrices with one matrix is one product of two."""
+    pushed_by_jets = False
+    """Whether polyad's jets push many directions of many rows faster than its own forward mode does."""
     modes: tuple[str, ...] = ()
     """The passes the framework has itself, in the order of its preference."""
     abs_at_zero = 0.0
@@ -94,6 +98,7 @@ class Backend(ABC):
         base = {"forward": Backend.pushforward, "reverse": Backend.pullback}
         native = tuple(mode for mode in ("reverse", "forward") if own[mode] is not base[mode])
         cls.modes = cls.__dict__.get("modes", native)
+        cls.by_type = cls.of is Backend.of and cls.namespace_of is Backend.namespace_of
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Backend:
         if not cls.modes:
@@ -288,9 +293,13 @@ class Backend(ABC):
         """Whether forward mode, differentiated again, is right for the f of this pullback."""
         return True
 
-    def shielded(self, f: Function) -> Function:
-        """f, into which a compiler of the framework that cannot differentiate twice does not look."""
-        return f
+    def rows_apart(self, pull: Pull, batch: int) -> bool:
+        """Whether what this pullback recorded proves that a row of f(x) depends on the same row of x alone."""
+        return False
+
+    def shielded(self, f: Function, *args: Any) -> Any:
+        """f(*args), into which a compiler of the framework that cannot differentiate twice does not look."""
+        return f(*args)
 
     def compile(self, f: Function) -> Function:
         """f, made faster for repeated calls with the same shapes."""
@@ -328,12 +337,18 @@ class Backend(ABC):
         """What computes on this array, such as "NVIDIA H100"; "" for the processor of the machine."""
         return ""
 
-    def wait(self, arrays: Sequence[Array]) -> None:  # noqa: B027  # most frameworks do not go on before
-        """Return when these arrays are computed."""
-
     def devices(self) -> tuple[str, ...]:
         """Names of the devices that there are here, as `asarray` takes them."""
         return ("cpu",)
+
+    def default_precision(self, name: str) -> AbstractContextManager[Any]:
+        """A block in which arrays that are made without a dtype have the one of this name, where the framework
+        leaves that to its user."""
+        return nullcontext()
+
+    def wait(self, arrays: Arrays) -> Arrays:
+        """The arrays, when they have been computed: a framework may return before."""
+        return arrays
 
     # In and out.
 

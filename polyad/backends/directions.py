@@ -16,6 +16,7 @@ __all__ = ["at_once", "basis", "largest", "refuse_too_large"]
 # and 250 MiB (one thread, 2026-11).
 MOST_DIRECTIONS = 64
 MOST_ENTRIES = 2**21
+SMALL = 2**10  # entries of a Jacobian that no machine has too little memory for
 
 
 def at_once(n: int, entries: int, chunk_size: int | None = None) -> int:
@@ -30,7 +31,7 @@ def at_once(n: int, entries: int, chunk_size: int | None = None) -> int:
 
 def largest(*arrays: Any) -> int:
     """Entries of the largest of these arrays."""
-    return max((math.prod(x.shape) for x in arrays), default=0)
+    return max([math.prod(x.shape) for x in arrays], default=0)
 
 
 def refuse_too_large(ys: Sequence[Any], xs: Sequence[Any]) -> None:
@@ -38,9 +39,9 @@ def refuse_too_large(ys: Sequence[Any], xs: Sequence[Any]) -> None:
 
     raises  TooLargeError
     """
-    rows, columns = (sum(math.prod(z.shape) for z in zs) for zs in (ys, xs))
-    need = sum(math.prod(y.shape) * _bytes(y) for y in ys) * columns
-    if need > _memory():
+    rows, columns = (sum([math.prod(z.shape) for z in zs]) for zs in (ys, xs))
+    if rows * columns > SMALL and sum(math.prod(y.shape) * _bytes(y) for y in ys) * columns > _memory():
+        need = sum(math.prod(y.shape) * _bytes(y) for y in ys) * columns
         raise TooLargeError(
             f"a Jacobian of {rows:,} outputs in {columns:,} inputs takes {need / 1e9:,.3g} GB; this machine has "
             f"{_memory() / 1e9:,.0f} GB. Products with it take little more than f does: jvp, vjp, hvp. Where the rows "
@@ -68,4 +69,4 @@ def basis(backend: Any, x: Any, start: Any, count: int, shape: tuple[int, ...] |
     device = backend.device(x)
     options = {} if device is None else {"device": device}
     flat = backend.namespace.eye(count, math.prod(shape), k=start, dtype=x.dtype, **options)
-    return backend.namespace.reshape(flat, (count, *shape))
+    return flat if len(shape) == 1 else backend.namespace.reshape(flat, (count, *shape))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 
@@ -166,14 +167,18 @@ class Jax(Backend):
         kind = jax.devices()[0].device_kind  # of the default device: a tracer has none
         return "" if kind == "cpu" else kind
 
-    def wait(self, arrays: Sequence[Array]) -> None:
-        jax.block_until_ready(list(arrays))
-
     def devices(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(["cpu", *(device.platform for device in jax.devices())]))
 
     def default_dtype(self) -> str:
         return "float64" if jax.config.jax_enable_x64 else "float32"
+
+    def default_precision(self, name: str) -> Any:
+        home = jax if hasattr(jax, "enable_x64") else jax.experimental  # which older versions have
+        return home.enable_x64(name == "float64")  # in this thread only, unlike the flag
+
+    def wait(self, arrays: Arrays) -> Arrays:
+        return jax.block_until_ready(arrays)
 
     def asarray(self, values: Any, dtype: str | None = None, device: Any = None) -> Array:
         wanted = dtype or (dtype_name(values.dtype) if hasattr(values, "dtype") else "")

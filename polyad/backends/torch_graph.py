@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
+from torch._C._functorch import get_dynamic_layer_stack_depth, get_unwrapped, is_functorch_wrapped_tensor
 
 from polyad.backends.base import Array
 from polyad.errors import ESCAPED, ImpureFunctionError, UnsupportedError
@@ -49,19 +49,39 @@ def reaches_outside(outputs: Sequence[Array], aliases: Sequence[Array], stop: bo
     stop    what stands behind the aliases themselves does not count
     raises  ImpureFunctionError for one that stood in for another in a finished call
     """
-    bare_aliases = [y for y in map(unwrapped, aliases) if y is not None]
-    own = {id(alias) for alias in (*aliases, *bare_aliases)}
-    ends = [alias.grad_fn for alias in bare_aliases if stop and alias.grad_fn is not None]
-    bare = [y for y in map(unwrapped, outputs) if y is not None]
-    leaves = [y for y in bare if y.requires_grad and y.is_leaf]
-    leaves += [getattr(node, "variable", None) for node in recorded(bare, ends) if not node.next_functions]
-    foreign = [_foreign(leaf, own) for leaf in leaves]  # all of them: each may raise
-    return any(foreign)
+    if get_dynamic_layer_stack_depth():
+        outputs = [y for y in map(unwrapped, outputs) if y is not None]
+        bare = [y for y in map(unwrapped, aliases) if y is not None]
+        aliases = [*aliases, *bare]
+    own = {id(alias) for alias in aliases}
+    seen = {alias.grad_fn for alias in aliases} if stop else set()
+    found = False
+    stack = []
+    for y in outputs:
+        node = y.grad_fn
+        if node is not None:
+            stack.append(node)
+        elif y.requires_grad and id(y) not in own:
+            found |= _foreign(y)
+    # One loop without calls, since every node passes through it.
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        behind = node.next_functions
+        if behind:
+            for parent, _ in behind:
+                if parent is not None:
+                    stack.append(parent)
+        else:
+            leaf = getattr(node, "variable", None)
+            if id(leaf) not in own:
+                found |= _foreign(leaf)
+    return found
 
 
-def _foreign(leaf: Any, own: set[int]) -> bool:
-    if id(leaf) in own:
-        return False
+def _foreign(leaf: Any) -> bool:
     mark = getattr(leaf, "polyad_stand_in", None)
     if mark is not None:
         if not mark.running:

@@ -100,6 +100,12 @@ def _floor_divide(a: Any, b: Any) -> Any:
     return torch.div(a, b, rounding_mode="floor")
 
 
+def _eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, **options: Any) -> Any:
+    if k:
+        return standard.eye(n_rows, n_cols, k=k, **options)
+    return torch.eye(n_rows, n_rows if n_cols is None else n_cols, **options)
+
+
 def _full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Any:
     if not isinstance(fill_value, torch.Tensor):
         return standard.full(shape, fill_value, dtype=dtype, device=device)
@@ -137,6 +143,7 @@ _MATRICES = {"det": _det, "eigh": _eigh, "slogdet": _slogdet, "solve": _solve}
 _linalg = TorchNamespace(f"{_NAME}.linalg", _MATRICES, standard.linalg)
 _FUNCTIONS = {
     "cbrt": _cbrt,
+    "eye": _eye,
     "floor_divide": _of_numbers(_floor_divide, standard.floor_divide),
     "full": _full,
     "full_like": _full_like,

@@ -1,8 +1,10 @@
-"""The command `polyad`: which backends there are, and whether they conform.
+"""The command `polyad`: which backends there are, whether they conform, and agree on a loss.
 
 adapters.py     --backend theirs.module:Adapter
 backends.py     polyad backends
+compare.py      polyad compare
 conformance.py  polyad conformance
+losses.py       FILE.py:LOSS
 
 This is an application, not the library: it may switch JAX to 64 bits.
 """
@@ -14,6 +16,7 @@ from typing import Any
 import typer
 
 from .backends import backends
+from .compare import compare
 from .conformance import conformance
 
 __all__ = ["app", "main"]
@@ -26,6 +29,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(backends)
+app.command()(compare)
 app.command()(conformance)
 
 UsageError: Any = typer.BadParameter.__base__  # older versions of typer have it from another package

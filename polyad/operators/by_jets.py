@@ -25,7 +25,7 @@ from polyad.operators.passes import Passes
 from polyad.operators.rows import agree, alone, differs, probe, refused
 from polyad.plans import Plan
 
-__all__ = ["by_jets", "forward_laplacian", "taylor"]
+__all__ = ["by_jets", "compare", "forward_laplacian", "refuse_another", "taylor"]
 
 
 class _NotByJetsError(UnsupportedError):
@@ -70,7 +70,7 @@ def forward_laplacian(field: Field, x: Any) -> tuple[Any, Arrays]:
         before = y
         (y,), (dy,), (lap,), *rest = laplacians(field.flat, (x,), (unit,), field.call.has_aux)
         if before is not None:
-            _refuse_changed(field, y, before)
+            refuse_another(field.backend, y, before)
         total = lap if total is None else total + lap
         slopes.append(stop_gradient(dy))
         aux = rest[0] if rest else ()
@@ -81,9 +81,10 @@ def forward_laplacian(field: Field, x: Any) -> tuple[Any, Arrays]:
     return _checked_rows(field, x, y, dys, total), aux
 
 
-def _refuse_changed(field: Field, y: Any, before: Any) -> None:
+def refuse_another(backend: Any, y: Any, before: Any) -> None:
+    """Raise where the second sweep of jets was of another function, which by_jets() does not take for a reason."""
     try:
-        refuse_changed(field.backend, (y,), (before,), "give a larger chunk_size")
+        refuse_changed(backend, (y,), (before,), "give a larger chunk_size")
     except ImpureFunctionError as error:
         raise _ChangedError(*error.args) from None
 
@@ -120,6 +121,22 @@ def _moved(dys: Any, weights: Any) -> Any:
     """What a push along these weights of x gives, shape (B, *out), if rows are independent."""
     along = xp.permute_dims(xp.reshape(weights, (weights.shape[0], -1)), (1, 0))
     return xp.sum(xp.reshape(along, (*along.shape, *(1,) * (dys.ndim - 2))) * dys, axis=0)
+
+
+def compare(passes: Passes, x: Any, y: Any, dys: Any) -> None:
+    """Take dys, shape (k, *y.shape), for the derivatives of each row of y in the k entries of its row of x.
+
+    raises  UnsupportedError, for by_jets(), unless the framework's own pullback says the same of these rows
+    """
+    call = passes.call
+    if not math.prod(y.shape) or agree(call, alone(passes, x, lambda r, w: _combined(dys[:, r], w), "reverse")):
+        return
+    weights = probe(call, y)
+    with passes.backend.untracked():
+        expected = _combined(dys, weights)
+        found = _pulled(passes, passes.f, stop_gradient(x), weights)
+        if not _settled(passes, differs(expected - xp.reshape(found, tuple(expected.shape)), expected)):
+            raise _NotByJetsError("its values cannot be compared")
 
 
 def _pulled_rows(field: Field, x: Any, y: Any, dys: Any) -> Any:

@@ -8,6 +8,7 @@ would type it: "params['layer_0']['weight']".
 import contextlib
 import functools
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from polyad import trees
-from polyad.arrays import describe, dtype_name, is_floating, number_kind, single_owner
+from polyad.arrays import describe, dtype_name, floating, is_floating, number_kind, single_owner
 from polyad.backends import carried, current, get, is_array, is_host, owner, running
 from polyad.backends.base import Arrays, Backend
 from polyad.captures import captured_arrays, declared_arrays, unboxed
@@ -59,28 +60,35 @@ class Call:
         self._pairs = has_aux.has_aux if isinstance(has_aux, KeepValue) else has_aux
         self.kwargs = kwargs or {}
         self._known: dict[int, Any] = {}  # states that f has read
-        self.chunk_size = _whole(operator, chunk_size)
+        self.chunk_size = None if chunk_size is None else _whole(operator, chunk_size)
         self.check_outputs: Callable[[Call, Arrays, Arrays], None] = lambda call, xs, ys: None  # of some operators
-        self.single = not isinstance(argnums, tuple | list)
-        self.argnums = self._positions((argnums,) if self.single else tuple(argnums))  # type: ignore[arg-type]
-        flattened = [trees.flatten(unboxed(arg)) for arg in args]
-        self.leaves = [leaves for leaves, _ in flattened]
-        self.specs = [spec for _, spec in flattened]
+        self.single = not isinstance(argnums, (tuple, list))  # the tuple is made once, tuple | list each time
+        first = self.single and argnums == 0 and bool(args)
+        self.argnums = (0,) if first else self._positions((argnums,) if self.single else tuple(argnums))  # type: ignore[arg-type]
+        # Loops, where a comprehension would be a call: all of this is paid for each gradient of a small model.
+        self.leaves: list[list[Any]] = []
+        self.specs: list[Any] = []
+        for arg in args:
+            leaves, spec = trees.flatten(unboxed(arg))
+            self.leaves.append(leaves)
+            self.specs.append(spec)
         self.backend = self._resolve(backend)
         self._check_devices()
-        self.xs: Arrays = tuple(
-            self._differentiable(leaf, i, j) for i in self.argnums for j, leaf in enumerate(self.leaves[i])
-        )
-        self.constants = {
-            i: trees.unflatten(self.specs[i], [self.adopt(leaf) for leaf in self.leaves[i]])
-            for i in range(len(args))
-            if i not in self.argnums
-        }
+        xs = []
+        for i in self.argnums:
+            for j, leaf in enumerate(self.leaves[i]):
+                fits = owner(leaf) is self.backend and floating(leaf.dtype)
+                xs.append(leaf if fits else self._differentiable(leaf, i, j))
+        self.xs: Arrays = tuple(xs)
+        self.constants: list[Any] = [None] * len(args)
+        for i, leaves in enumerate(self.leaves):
+            if i not in self.argnums:
+                self.constants[i] = trees.unflatten(self.specs[i], [self.adopt(leaf) for leaf in leaves])
 
     @property
     def columns(self) -> int:
         """Number of differentiated entries: the columns of the Jacobian."""
-        return sum(math.prod(x.shape) for x in self.xs)
+        return sum([math.prod(x.shape) for x in self.xs])
 
     # Inside: what the adapter calls.
 
@@ -88,9 +96,12 @@ class Call:
         """f on the leaves xs, which may be jets over arrays of the backend."""
         with running(self._of_jets(xs) or self.backend, self._known) as backend:
             out = self.f(*self._rebuilt(xs), **self.kwargs)
-            y, aux = self._split(out)
+            y, aux = self._split(out) if self._pairs else (out, None)
             leaves, self.out_spec = trees.flatten(y)
-            ys = tuple(self._output(leaf, i, backend) for i, leaf in enumerate(leaves))
+            for i, leaf in enumerate(leaves):
+                if owner(leaf) is not self.backend or not floating(leaf.dtype):
+                    leaves[i] = self._output(leaf, i, backend)
+            ys = tuple(leaves)
             self.check_outputs(self, xs, ys)
             if self.keeps_value:
                 aux = (self.outputs(ys), aux)
@@ -102,13 +113,19 @@ class Call:
         return out if self.has_aux else (out, ())
 
     def _rebuilt(self, xs: Sequence[Any]) -> list[Any]:
+        args = list(self.constants)
+        for i, tree in zip(self.argnums, self._trees(xs), strict=True):
+            args[i] = tree
+        return args
+
+    def _trees(self, xs: Sequence[Any]) -> list[Any]:
+        """The differentiated arguments, with these leaves."""
+        if len(self.argnums) == 1:
+            return [trees.unflatten(self.specs[self.argnums[0]], xs)]
         rest = iter(xs)
-        moved = {i: trees.unflatten(self.specs[i], [next(rest) for _ in self.leaves[i]]) for i in self.argnums}
-        return [moved[i] if i in moved else self.constants[i] for i in range(len(self.args))]
+        return [trees.unflatten(self.specs[i], list(itertools.islice(rest, len(self.leaves[i])))) for i in self.argnums]
 
     def _split(self, out: Any) -> tuple[Any, Any]:
-        if not self._pairs:
-            return out, None
         if not (isinstance(out, tuple) and len(out) == 2):
             raise ArgumentError(
                 f"{self.operator}: with has_aux=True, f must return a pair (value, aux); it returned {_short(out)}"
@@ -117,8 +134,11 @@ class Call:
 
     def _of_jets(self, xs: Sequence[Any]) -> Backend | None:
         """Whose jets are among xs; those of a pass around are arrays of the backend like others."""
-        found = (owner(x) for x in xs if hasattr(x, "_jet_level"))
-        return next((jets for jets in found if jets is not self.backend), None)
+        for x in xs:
+            found = owner(x)
+            if found is not None and found is not self.backend and hasattr(x, "_jet_level"):
+                return found
+        return None
 
     def _output(self, leaf: Any, i: int, backend: Backend) -> Any:
         if isinstance(leaf, float | int) and not isinstance(leaf, bool):
@@ -171,9 +191,8 @@ class Call:
 
     def inputs(self, leaves: Sequence[Any]) -> Any:
         """A tree like args[argnums], or a tuple of them, with these leaves."""
-        rest = iter(leaves)
-        results = tuple(trees.unflatten(self.specs[i], [next(rest) for _ in self.leaves[i]]) for i in self.argnums)
-        return results[0] if self.single else results
+        results = self._trees(leaves)
+        return results[0] if self.single else tuple(results)
 
     # Checks.
 
@@ -192,9 +211,8 @@ class Call:
         return positions
 
     def _resolve(self, asked: str | Backend | None) -> Backend:
-        arrays = [leaf for leaves in self.leaves for leaf in leaves]
         try:
-            found = single_owner([*arrays, *declared_arrays(self.f)])
+            found = single_owner(itertools.chain(*self.leaves, declared_arrays(self.f)))
         except MixedArraysError:
             raise MixedArraysError(self._mixed()) from None
         if asked is not None:
@@ -233,6 +251,8 @@ class Call:
         return "an array of f"
 
     def _check_devices(self) -> None:
+        if sum(map(len, self.leaves)) == 1:
+            return
         first: tuple[int, int, Any] | None = None
         for i, leaves in enumerate(self.leaves):
             for j, leaf in enumerate(leaves):
@@ -298,9 +318,7 @@ class Call:
         return f"args[{i}]"
 
 
-def _whole(operator: str, chunk_size: Any) -> int | None:
-    if chunk_size is None:
-        return None
+def _whole(operator: str, chunk_size: Any) -> int:
     if isinstance(chunk_size, bool) or not isinstance(chunk_size, int | np.integer) or chunk_size < 1:
         raise ArgumentError(
             f"{operator}: chunk_size={chunk_size!r}; it is the number of directions in one sweep, 1 or more, or None "

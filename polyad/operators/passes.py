@@ -109,17 +109,24 @@ def nested(
     first_order  whether its passes stand side by side, not inside each other
     mode         of its pass, as far as it is known: "gradient" for one sweep, else as the user says
     """
-    made: list[Passes] = []
     tuned = choice(call)
+    name, why = strategy(call.backend, mode, tuned)
+    passes = Passes(call, call.backend, call.flat)
+    if name == "taped":
+        with step(call.operator, call.backend.name, name, why) as this:
+            taped: tuple[Arrays, ...] = call.backend.shielded(sweep, passes, *call.xs, *beside)
+            this.plan = passes.plan
+        return taped
+    made = [passes]
 
     def on(backend: Any, f: Callable[..., Any], *args: Any) -> tuple[Arrays, ...]:
         made.append(Passes(call, backend, f))
         return sweep(made[-1], *args)
 
-    with _held(call, mode), step(call.operator, call.backend.name, *strategy(call.backend, mode, tuned)) as this:
-        run_it = call.backend.shielded(run)
-        groups = run_it(call.backend, on, call.flat, call.xs, _captured(call), beside, first_order, mode, tuned)
-        this.plan = made[0].plan
+    with _pinned(call), step(call.operator, call.backend.name, name, why) as this:
+        options = call.flat, call.xs, _captured(call), beside, first_order, name
+        groups: tuple[Arrays, ...] = call.backend.shielded(run, call.backend, on, *options)
+        this.plan = made[1].plan
     return groups
 
 
@@ -131,21 +138,20 @@ def pulled(call: Call, mode: str = "auto") -> tuple[Arrays, Callable[..., Arrays
     refuse_unknown(mode)
     reverse = mode == "reverse" or (mode == "auto" and "reverse" in call.backend.modes)
     tuned = choice(call)
-    with _held(call), step(call.operator, call.backend.name, *strategy(call.backend, tuned=tuned)) as this:
+    name, why = strategy(call.backend, tuned=tuned)
+    held = contextlib.nullcontext() if name == "taped" else _pinned(call)
+    with held, step(call.operator, call.backend.name, name, why) as this:
         this.plan = Plan("reverse", 1, "for each cotangent") if reverse else chosen(call, mode, call.columns, 1)
         passes = Passes(call, switched(call.backend, _captured(call), tuned), call.flat)
         if reverse or not call.xs:
-            return call.backend.shielded(passes.pullback)(call.xs)
-        ys, by_input, aux = call.backend.shielded(passes.columns)(call.xs, this.plan.mode)
+            return call.backend.shielded(passes.pullback, call.xs)
+        ys, by_input, aux = call.backend.shielded(passes.columns, call.xs, this.plan.mode)
         return ys, functools.partial(contract, call.xs, by_input), aux
 
 
 @contextlib.contextmanager
-def _held(call: Call, mode: str = "gradient") -> Iterator[None]:
-    """f as it is now, where it may be evaluated again later."""
-    if strategy(call.backend, mode, choice(call))[0] == "taped":
-        yield
-        return
+def _pinned(call: Call) -> Iterator[None]:
+    """f as it is now, which a strategy may evaluate again later."""
     with pinned(call.f) as call.f:
         yield
 
@@ -163,7 +169,7 @@ def expected_mode(call: Call, mode: str, columns: int, rows: Callable[[int], int
 
 
 def _captured(call: Call) -> Callable[[], Sequence[Any]]:
-    return lambda: [*captured_arrays(call.f), *trees.leaves((list(call.constants.values()), call.kwargs))]
+    return lambda: [*captured_arrays(call.f), *trees.leaves((call.constants, call.kwargs))]
 
 
 def evaluating(f: Callable[..., Any], has_aux: bool) -> tuple[Callable[..., Any], Callable[..., None] | None]:

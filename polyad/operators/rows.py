@@ -13,7 +13,7 @@ from polyad.errors import RowsMixError
 from polyad.operators.call import Call
 from polyad.operators.passes import Passes
 
-__all__ = ["agree", "alone", "checked", "differs", "probe", "refused", "units"]
+__all__ = ["agree", "alone", "checked", "differs", "probe", "refused", "units", "verified"]
 
 
 def units(call: Call, x: Any, start: Any, count: int) -> Any:
@@ -35,9 +35,16 @@ def _numbers(shape: tuple[int, ...]) -> np.ndarray:
     return values
 
 
-# Rows that are evaluated by themselves. A prime number: what pairs or reshapes rows fails with it.
-FEW = 7
-MANY = 64
+# Rows that are evaluated by themselves, by the least number of rows that they stand for. Prime
+# numbers: what pairs or reshapes rows fails with them. Where values can be looked at, a product with
+# all of so few rows as 16 costs less than an evaluation of three does.
+FEW = {64: 7, 16: 3}
+
+
+def _few(call: Call, x: Any) -> int:
+    """How many rows of x are evaluated by themselves; 0: none."""
+    enough = [few for many, few in FEW.items() if x.shape[0] >= many]
+    return enough[0] if enough and (enough[0] == FEW[64] or not call.backend.concrete(xp.sum(x))) else 0
 
 
 def alone(passes: Passes, x: Any, product: Callable[[slice, Any], Any], mode: str) -> Any:
@@ -51,11 +58,12 @@ def alone(passes: Passes, x: Any, product: Callable[[slice, Any], Any], mode: st
     True means nothing yet: f may draw random numbers. It costs next to nothing,
     where asking all rows costs a pass.
     """
-    if x.shape[0] < MANY:
+    few_rows = _few(passes.call, x)
+    if not few_rows:
         return None
     call, known = passes.call, dict(vars(passes.call))
-    step = x.shape[0] // FEW
-    rows = slice(0, FEW * step, step)
+    step = x.shape[0] // few_rows
+    rows = slice(0, few_rows * step, step)
     few = stop_gradient(x)[rows]
     try:
         with passes.backend.untracked():
@@ -82,6 +90,20 @@ def agree(call: Call, differ: Any) -> bool:
 def differs(gap: Any, expected: Any) -> Any:
     """Whether the gap between what was expected and what was found is more than rounding, as an array of shape ()."""
     return xp.max(xp.abs(gap)) > EPSILON[dtype_name(gap.dtype)] ** 0.5 * xp.max(xp.abs(expected - gap))
+
+
+def verified(call: Call, result: Any, suspected: Any, differ: Callable[[], Any]) -> Any:
+    """The result, if its rows are not mixed.
+
+    suspected  what `alone` says of a few rows
+    differ     tells the same of all rows, for a pass; asked where the few do not settle it
+    raises     as `refused`
+    """
+    if agree(call, suspected) or not math.prod(result.shape):
+        return result
+    if suspected is None or call.backend.concrete(suspected):
+        return refused(call, result, differ())
+    return refused(call, result, call.backend.both(suspected, differ))
 
 
 def checked(call: Call, result: Any, gap: Any, expected: Any) -> Any:

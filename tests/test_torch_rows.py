@@ -1,0 +1,160 @@
+"""What torch's graph proves of rows: never a falsehood, and the truth for what models are made of."""
+
+import itertools
+
+import pytest
+
+from polyad import batched_jacobian
+from polyad.backends import get
+from polyad.errors import RowsMixError
+
+torch = pytest.importorskip("torch")
+functional = torch.nn.functional
+rows_apart = pytest.importorskip("polyad.backends.torch_rows").rows_apart
+
+ROWS = 4
+W = torch.linspace(-1, 1, ROWS * ROWS, dtype=torch.float64).reshape(ROWS, ROWS) + 0.3 * torch.eye(ROWS)
+V = torch.linspace(0.5, 2, ROWS, dtype=torch.float64)
+X = torch.sin(torch.arange(1.0, 1.0 + ROWS * ROWS, dtype=torch.float64)).reshape(ROWS, ROWS)
+
+# Of x with as many rows as columns: what mixes them has the right shape.
+APART = {
+    "tanh(x @ w + b)": lambda x: torch.tanh(x @ W + V),
+    "addmm": lambda x: torch.addmm(V, x, W),
+    "x * x": lambda x: x * x,
+    "x * w": lambda x: x * W,
+    "x * v": lambda x: x * V,
+    "x + row sums": lambda x: x + x.sum(1, keepdim=True),
+    "x + row sums, indexed": lambda x: x * x.sum(-1)[:, None],
+    "softmax of a row": lambda x: torch.softmax(x, -1),
+    "log_softmax": lambda x: functional.log_softmax(x, 1),
+    "logsumexp": lambda x: torch.logsumexp(x, 1),
+    "mean, max": lambda x: x.mean(1) + x.amax(-1),
+    "columns": lambda x: x[:, 1:] * x[:, :1],
+    "one column": lambda x: x[:, 2] ** 3,
+    "stack": lambda x: torch.stack([x[:, 0], x[:, 1] * x[:, 2]], -1),
+    "cat": lambda x: torch.cat([x, W * x], 1),
+    "cat with constants": lambda x: torch.cat([W, x], 1),
+    "where": lambda x: torch.where(x > 0, x, 0.1 * x),
+    "view and back": lambda x: torch.sin(x.reshape(-1)).reshape(ROWS, ROWS),
+    "folded linear": lambda x: functional.linear(torch.tanh(x.reshape(ROWS, 2, 2)), W[:3, :2], V[:3]),
+    "permuted features": lambda x: x.reshape(ROWS, 2, 2).transpose(-1, 1).permute(0, 2, 1) * 2,
+    "attention within a row": lambda x: torch.bmm(x.reshape(ROWS, 2, 2), x.reshape(ROWS, 2, 2).mT),
+    "layer_norm": lambda x: functional.layer_norm(x, (ROWS,), V, V),
+    "batch_norm with known statistics": lambda x: functional.batch_norm(x, V, V**2, V, V, training=False),
+    "convolution": lambda x: functional.conv1d(x[:, None], W[:2, None, :3], padding=1),
+    "captured and trained": lambda x: x @ W.clone().requires_grad_(),
+    "constant": lambda x: W.clone(),
+    "itself": lambda x: x,
+    "expand": lambda x: x[:, :1].expand(-1, ROWS) * W,
+}
+MIXED = {
+    "w @ x": lambda x: W @ x,
+    "x.T @ w": lambda x: x.T @ W,
+    "x @ x.T": lambda x: x @ x.T,
+    "x.T": lambda x: torch.tanh(x.T),
+    "transpose": lambda x: x.transpose(0, 1),
+    "permute": lambda x: x.permute(1, 0),
+    "column sums": lambda x: x + x.sum(0),
+    "column means": lambda x: x - x.mean(0, keepdim=True),
+    "everything": lambda x: x * x.sum(),
+    "a row of numbers": lambda x: x * x.sum(1),
+    "softmax of a column": lambda x: torch.softmax(x, 0),
+    "cumsum": lambda x: torch.cumsum(x, 0),
+    "flip": lambda x: x.flip(0),
+    "roll": lambda x: x.roll(1, 0),
+    "the first row": lambda x: x + x[:1],
+    "the first row, selected": lambda x: x * x[0],
+    "permuted rows": lambda x: x[[1, 0, 3, 2]],
+    "half of them": lambda x: torch.cat([x[:2], x[:2]], 0),
+    "stack in front": lambda x: torch.stack([x[1], x[0], x[2], x[3]], 0),
+    "reshape that mixes": lambda x: x.reshape(2, 8).T.reshape(ROWS, ROWS),
+    "batch_norm": lambda x: functional.batch_norm(x, None, None, training=True),
+    "layer_norm over all": lambda x: functional.layer_norm(x, (ROWS, ROWS)),
+    "attention over rows": lambda x: functional.scaled_dot_product_attention(x[None], x[None], x[None])[0],
+    "bmm over rows": lambda x: torch.bmm(x[None], x[None])[0],
+    "addmm with itself": lambda x: torch.addmm(x, x, x),
+    "distances": lambda x: torch.cdist(x, x),
+    "sorted": lambda x: torch.sort(x, 0).values,
+    "unsqueezed in front": lambda x: (x[None] + x[:, None]).sum(1),
+    "expanded in front": lambda x: x.sum(1).expand(ROWS, ROWS),
+}
+
+
+def proved(f):
+    x = X.clone().requires_grad_()
+    return rows_apart(f(x), x, ROWS)
+
+
+def independent(f):
+    """Whether they are, by the whole Jacobian."""
+    J = torch.autograd.functional.jacobian(f, X)
+    J = J.movedim(J.ndim - 2, 1)
+    return not any(J[i, j].abs().max() > 1e-12 for i, j in itertools.permutations(range(ROWS), 2))
+
+
+@pytest.mark.parametrize("name", APART)
+def test_what_models_are_made_of_is_proved(name):
+    assert independent(APART[name])
+    assert proved(APART[name])
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_what_mixes_rows_is_never_proved(name):
+    assert not independent(MIXED[name])
+    assert not proved(MIXED[name])
+
+
+@pytest.mark.parametrize("first", [name for name, f in APART.items() if f(X).shape == X.shape])
+def test_compositions_are_proved_if_both_parts_are(first):
+    f = APART[first]
+    for g in APART.values():
+        assert proved(lambda x, g=g: g(torch.sin(f(x))))
+    if first != "constant":
+        for g in MIXED.values():
+            assert not proved(lambda x, g=g: g(f(x)))
+            assert not proved(lambda x, g=g: f(x) + g(x).sum())
+
+
+class Tanh(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return torch.tanh(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.flip(0)
+
+
+def test_a_custom_function_proves_nothing_whatever_its_name():
+    x = X.clone().requires_grad_()
+    y = Tanh.apply(x)
+    assert y.grad_fn.name() == "TanhBackward"
+    assert not rows_apart(y, x, ROWS)
+
+
+def test_an_alias_of_a_traced_array_is_where_the_proof_ends():
+    w = torch.ones(ROWS, ROWS, dtype=torch.float64, requires_grad=True)
+    x = (w @ X.clone()).view(ROWS, ROWS)  # rows mix on the way to x, which is not what is asked
+    assert rows_apart(torch.tanh(x @ W), x, ROWS)
+
+
+@pytest.mark.parametrize("name", [name for name, f in MIXED.items() if f(X).shape == X.shape])
+def test_mixed_rows_are_refused(name):
+    with pytest.raises(RowsMixError):
+        batched_jacobian(MIXED[name], X, mode="reverse")
+
+
+def test_a_proof_saves_the_second_evaluation():
+    calls = []
+
+    def f(x):
+        calls.append(len(x))
+        return torch.tanh(x @ W)
+
+    x = torch.cat([X] * 32)
+    J = batched_jacobian(f, x, mode="reverse")
+    assert calls == [len(x)]
+    assert torch.allclose(J, (1 - torch.tanh(x @ W) ** 2)[:, :, None] * W.T, rtol=1e-12)
+    assert not get("numpy").rows_apart(None, 4)
