@@ -18,8 +18,10 @@ from typing import Any
 
 from polyad.backends.base import Arrays, Backend, Captured, Function
 from polyad.errors import ArgumentError
+from polyad.plans import keeps
 from polyad.steps import explained
 from polyad.strategies import InputsOnly, recompute
+from polyad.tuned import Choice
 
 Sweep = Callable[..., tuple[Arrays, ...]]
 
@@ -65,13 +67,20 @@ def _known(name: str, where: str) -> str:
     return name
 
 
-def strategy(backend: Backend, mode: str = "reverse") -> tuple[str, str]:
-    """(the strategy that the policy of this place means for a pass of this mode, why)."""
+def strategy(backend: Backend, mode: str = "gradient", tuned: Choice | None = None) -> tuple[str, str]:
+    """(the strategy that the policy of this place means for a pass of this mode, why).
+
+    mode   "gradient" for one sweep; "forward" or "reverse" for many, "auto" where that is not known; "jets"
+    tuned  what was measured for this call, which "auto" then means
+    """
     asked = policy()
     if "reverse" not in backend.modes:
         return "taped", "a forward pass keeps its directions and no graph"
+    if asked == "auto" and tuned is not None and tuned.keeps in backend.strategies:
+        return tuned.keeps, tuned.why
     if asked == "auto":
-        return backend.preferred_strategy(mode)
+        compiled = backend.compiles_here()
+        return keeps(backend, mode, compiled, compiled and backend.loops_here()) or backend.preferred_strategy(mode)
     if asked == "off":
         return "taped", "switching is off"
     if asked in backend.strategies:
@@ -115,7 +124,7 @@ def run(
     return tuple(tuple(next(arrays) for _ in range(n)) for n in lengths)
 
 
-def switched(backend: Backend, captured: Captured) -> Any:
+def switched(backend: Backend, captured: Captured, tuned: Choice | None = None) -> Any:
     """The backend for a pass that ends later than the call that begins it, as that of vjp does."""
-    name, _ = strategy(backend)
+    name, _ = strategy(backend, tuned=tuned)
     return backend if name == "taped" else InputsOnly(backend, captured, dual=name == "forward_over_reverse")

@@ -24,12 +24,14 @@ class Step:
     inner: list[Step] = field(default_factory=list)
 
     def lines(self, depth: int = 0) -> Iterator[str]:
-        """Two lines a level, the inner ones indented."""
+        """Two or three lines a level, the inner ones indented."""
         margin = "    " * depth
         plan = self.plan or Plan("reverse", 1, "")
         sweeps = f"{plan.sweeps} sweep{'s' * (plan.sweeps != 1)}"
         why = f": {plan.why}" if plan.why else ""
         yield f"{margin}{self.operator} on {self.backend}: {plan.mode}, {sweeps}{why}"
+        if plan.prediction:
+            yield f"{margin}  {plan.prediction}"
         if depth:
             yield f"{margin}  keeps for the pass around it: {self.strategy}: {self.reason}"
         for inner in self.inner:

@@ -1,9 +1,12 @@
 """Every test sees float64 on JAX, the default backend as it was, and each installed backend."""
 
 import os
+import tempfile
 
 os.environ["JAX_ENABLE_X64"] = "1"  # before anything imports jax
 os.environ["POLYAD_TORCH_COMPILER"] = "graph"  # inductor takes seconds a function: test_compile.py asks for it
+# What somebody has tuned on this machine is not what is tested.
+os.environ["POLYAD_CACHE"] = os.path.join(tempfile.gettempdir(), f"polyad-tests-{os.getpid()}")
 
 import importlib.util
 

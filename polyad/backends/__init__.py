@@ -36,6 +36,8 @@ __all__ = [
     "carried",
     "compiling",
     "current",
+    "depth",
+    "evaluates",
     "get",
     "is_array",
     "is_host",
@@ -218,6 +220,19 @@ class running:  # noqa: N801  # a `with` block; as a class it costs a third of a
         backend, evaluation = self._tokens
         _running.reset(backend)
         _evaluation.reset(evaluation)
+
+
+def evaluates() -> bool:
+    """Whether this is inside of a function that a polyad call differentiates."""
+    return _evaluation.get() is not None
+
+
+def depth() -> int:
+    """How many functions that polyad calls differentiate this is inside of."""
+    evaluation, found = _evaluation.get(), 0
+    while evaluation is not None:
+        evaluation, found = evaluation.around, found + 1
+    return found
 
 
 @contextmanager

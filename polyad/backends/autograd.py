@@ -100,6 +100,9 @@ class Autograd(Backend):
         # Boxes of its own: those that f captures hold other arrays while it is evaluated again.
         return tuple(_attached(_Rule(zs, push, pull), *map(_own, args)))
 
+    def differentiates_here(self, arrays: Sequence[Array]) -> bool:
+        return any(map(isbox, arrays))
+
     def stop_gradient(self, array: Array) -> Array:
         return getval(array)
 

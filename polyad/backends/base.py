@@ -278,8 +278,20 @@ class Backend(ABC):
         return None
 
     def preferred_strategy(self, mode: str) -> tuple[str, str]:
-        """(the strategy of `nested_switching("auto")` at this place for a pass of this mode, why)."""
+        """(the strategy of `nested_switching("auto")` for a pass of this mode, why), where costs.json has none."""
         return "taped", "the only one that was measured for it"
+
+    def compiles_here(self) -> bool:
+        """Whether what is computed at this place is compiled later."""
+        return False
+
+    def loops_here(self) -> bool:
+        """Whether this place is the body of a loop of the framework, which runs many times and is seen once."""
+        return False
+
+    def differentiates_here(self, arrays: Sequence[Array]) -> bool:
+        """Whether the framework is going to differentiate what is computed of these arrays at this place."""
+        return False
 
     def forward_is_right(self, pull: Pull) -> bool:
         """Whether forward mode, differentiated again, is right for the f of this pullback."""
@@ -350,6 +362,10 @@ class Backend(ABC):
     def device(self, array: Array) -> Any:
         """Where the array lies, or None if it does not matter."""
         return None
+
+    def hardware(self, array: Array) -> str:
+        """What computes on this array, such as "NVIDIA H100"; "" for the processor of the machine."""
+        return ""
 
     def devices(self) -> tuple[str, ...]:
         """Names of the devices that there are here, as `asarray` takes them."""

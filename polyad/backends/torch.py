@@ -90,9 +90,8 @@ class Torch(Backend):
         return pull(cotangents, again=False) if hasattr(pull, "outputs") else pull(cotangents)  # type: ignore[call-arg]
 
     def pullbacks(self, pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:
-        entries = sum([ct.numel() for ct in cotangents if ct is not None])
-        # A loop keeps the kernels large; batching pays where calls cost more than they do.
-        if inside_functorch() or entries > SMALL or not _batches(getattr(pull, "outputs", ())):
+        one_alone = all(len(ct) == 1 for ct in cotangents if ct is not None)
+        if one_alone or inside_functorch() or not _batches(getattr(pull, "outputs", ())):
             return super().pullbacks(pull, cotangents)
         return _together(pull, cotangents)
 
@@ -131,6 +130,9 @@ class Torch(Backend):
     def shielded(self, f: Function, *args: Any) -> Any:
         # What torch.compile makes of the inside of f has no second derivative.
         return f(*args) if "torch._dynamo" not in sys.modules else _unseen()(f, *args)
+
+    def differentiates_here(self, arrays: Sequence[Array]) -> bool:
+        return torch.is_grad_enabled() and any(array.requires_grad for array in arrays)
 
     def tracked(self) -> Any:
         return torch.enable_grad()
@@ -176,6 +178,11 @@ class Torch(Backend):
 
     def device(self, array: Array) -> Any:
         return array.device
+
+    def hardware(self, array: Array) -> str:
+        if array is None or array.device.type == "cpu":
+            return ""
+        return torch.cuda.get_device_name(array.device) if array.device.type == "cuda" else array.device.type
 
     def devices(self) -> tuple[str, ...]:
         found = torch.accelerator.current_accelerator()
@@ -250,10 +257,6 @@ class _Pulls(threading.local):
 
 
 _pulls = _Pulls()
-
-# Entries of all rows together below which batched rows are faster than a loop,
-# tanh MLPs of width 8 to 64 on one CPU thread, torch 2.13, 2026-11.
-SMALL = 4096
 
 
 def _together(pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:

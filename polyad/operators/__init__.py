@@ -12,6 +12,7 @@ from polyad.operators.jacobian import jacobian, value_and_jacobian
 from polyad.operators.laplacian import laplacian, value_and_laplacian
 from polyad.operators.products import jvp, vjp
 from polyad.operators.ravel import ravel
+from polyad.operators.tune import tune
 
 __all__ = [
     "batched_jacobian",
@@ -26,6 +27,7 @@ __all__ = [
     "jvp",
     "laplacian",
     "ravel",
+    "tune",
     "value_and_batched_jacobian",
     "value_and_derivative",
     "value_and_divergence",

@@ -67,7 +67,7 @@ def _sweep(mode: str, passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
     if plan.mode == "reverse":
         ys, pull, aux = passes.pullback((x,))
         y = _one_output(call, ys, batch)
-        better = passes.choose(mode, inner, math.prod(y.shape[1:])).mode
+        better = passes.choose(mode, inner, math.prod(y.shape[1:]), ys).mode
         if better == "reverse" or not passes.backend.forward_is_right(pull):
             return (_by_rows(passes, pull, x, y),), aux
     return _by_columns(passes, x)
@@ -95,7 +95,7 @@ def _by_rows(passes: Passes, pull: Any, x: Any, y: Any) -> Any:
     if not math.prod(y.shape[1:]):
         return _empty(x, y)
     batch, outer, inner = x.shape[0], math.prod(y.shape[1:]), math.prod(x.shape[1:])
-    step = at_once(outer, largest(x, y), passes.call.chunk_size)
+    step = passes.at_once(outer, largest(x, y))
 
     def pulled(start: Any, count: int) -> Arrays:
         rows: Arrays = passes.backend.pullbacks(pull, (units(passes.call, y, start, count),))
@@ -154,12 +154,12 @@ def _by_jets(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
 def _by_tangents(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
     """The columns by the framework's own forward pass."""
     batch, inner = x.shape[0], math.prod(x.shape[1:])
-    step = at_once(inner, largest(x), passes.call.chunk_size)
+    step = passes.at_once(inner, largest(x))
     ys, dys, aux = passes.pushforwards((x,), (units(passes.call, x, 0, step),))
     y = _one_output(passes.call, ys, batch)
     outer = math.prod(y.shape[1:])
     if step < inner:
-        step = at_once(inner, largest(x, y), passes.call.chunk_size)
+        step = passes.at_once(inner, largest(x, y))
 
         def pushed(start: Any, count: int) -> Arrays:
             again, more, _ = passes.pushforwards((x,), (units(passes.call, x, done + start, count),))

@@ -16,6 +16,7 @@ from polyad.backends.directions import at_once, largest
 from polyad.operators.field import Field, trace
 from polyad.operators.outer import outer_mode
 from polyad.operators.rows import checked, probe, units
+from polyad.plans import by_sweeps, choose
 
 __all__ = ["curvatures", "steps"]
 
@@ -32,7 +33,7 @@ def curvatures(field: Field, mode: str, x: Any) -> tuple[Any, Arrays]:
     if not math.prod(x.shape):
         y, aux = field.evaluate(x)
         return xp.zeros_like(y), aux
-    plan = field.passes.choose(mode, 1, _outputs(field, x))
+    field.passes.plan = plan = by_sweeps(field.call.backend, mode, 1, _outputs(field, x))
     return _by_gradients(field, mode, x) if plan.mode == "reverse" else _by_directions(field, x)
 
 
@@ -73,7 +74,7 @@ def _one_by_one(x: Any) -> bool:
 def _outer(field: Field, x: Any) -> str:
     if _one_by_one(x):
         return "reverse"
-    return outer_mode(field.backend, math.prod(x.shape[1:]), field.flat, (x,), field.call.has_aux)
+    return outer_mode(field.call, math.prod(x.shape[1:]), (x,), field.flat)
 
 
 def _pushed(field: Field, x: Any) -> tuple[Arrays, Arrays, Arrays]:
@@ -91,7 +92,10 @@ def _pulled(field: Field, x: Any) -> tuple[Arrays, Arrays, Arrays]:
     """The Hessian of a row is symmetric: its pullback is its pushforward."""
     backend = field.backend
     grads, pull, rest = with_aux(backend.pullback, True)(lambda x: _gradients(field, x), (x,))
-    pullbacks = functools.partial(Backend.pullbacks, backend) if _one_by_one(x) else backend.pullbacks
+    own, n = field.call.backend, math.prod(x.shape[1:])
+    plan = choose(own, "reverse", 1, n, x.shape[0], own.compiles_here(), nested=True)
+    loop = plan.at_once == 1 or _one_by_one(x)
+    pullbacks = functools.partial(Backend.pullbacks, backend) if loop else backend.pullbacks
     sums = [xp.zeros_like(xp.reshape(x, (x.shape[0], -1))[:, 0]) for _ in grads]
     for i in range(len(grads)):
         for start, stop in steps(field, x):

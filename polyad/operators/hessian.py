@@ -56,6 +56,6 @@ def _blocks(call: Call, mode: str, *xs: Any) -> tuple[Any, ...]:
     def first(xs: Arrays) -> Any:
         return jacobian(lambda xs: call.flat(*xs), xs, mode=mode, **options)
 
-    outer = outer_mode(call.backend, call.columns, call.flat, xs, call.has_aux) if mode == "auto" else mode
+    outer = outer_mode(call, call.columns, xs) if mode == "auto" else mode
     blocks = jacobian(first, xs, mode=outer, **options)
     return blocks if call.has_aux else (blocks,)

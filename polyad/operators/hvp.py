@@ -63,7 +63,7 @@ def _product(call: Call, dxs: Arrays, mode: str, *xs: Any) -> tuple[Arrays, ...]
     def first(*xs: Any) -> Any:
         return gradient(_scalar(call), xs, has_aux=call.has_aux, backend=call.backend, mode=mode)
 
-    outer = outer_mode(call.backend, 1, call.flat, xs, call.has_aux) if mode == "auto" else mode
+    outer = outer_mode(call, 1, xs) if mode == "auto" else mode
     if not xs:
         grads = first(*xs)
         return grads if call.has_aux else (grads,)

@@ -6,7 +6,7 @@ from typing import Any
 
 from polyad.arrays import xp
 from polyad.backends.base import Arrays, Backend, no_rows
-from polyad.backends.directions import at_once, basis, largest, refuse_too_large
+from polyad.backends.directions import basis, largest, refuse_too_large
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.passes import Passes, evaluating, expected_mode, in_some_mode, nested
@@ -89,7 +89,7 @@ def _sweep(mode: str, passes: Passes, *xs: Any) -> tuple[Arrays, Arrays, Arrays]
     plan = passes.choose(mode, call.columns, passes.output_rows(xs))
     if plan.mode == "reverse" or not xs:
         ys, pull, aux = passes.pullback(xs)
-        plan = passes.choose(mode, call.columns, sum(math.prod(y.shape) for y in ys))
+        plan = passes.choose(mode, call.columns, sum(math.prod(y.shape) for y in ys), ys)
         if plan.mode == "reverse" or not xs or not passes.backend.forward_is_right(pull):
             refuse_too_large(ys, xs)
             return ys, tuple(block for i in range(len(ys)) for block in _rows(passes, xs, ys, pull, i)), aux
@@ -108,7 +108,7 @@ def _rows(passes: Passes, xs: Arrays, ys: Arrays, pull: Any, i: int) -> Arrays:
         rows: Arrays = backend.pullbacks(pull, tuple(unit if j == i else None for j in range(len(ys))))
         return rows
 
-    step = at_once(n, largest(*ys, *xs), passes.call.chunk_size)
+    step = passes.at_once(n, largest(*ys, *xs))
     rows = backend.chunked(pulled, n, step) if n else tuple(map(no_rows, xs))
     return tuple(xp.reshape(row, (*y.shape, *x.shape)) for row, x in zip(rows, xs, strict=True))
 

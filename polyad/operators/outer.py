@@ -1,8 +1,10 @@
 """Which pass runs around an inner derivative, where the caller leaves it open."""
 
 from polyad.backends.base import Arrays, Backend, Function, with_aux
+from polyad.operators.call import Call
+from polyad.tuned import choice, seen
 
-__all__ = ["forward_is_right", "outer_mode"]
+__all__ = ["compiles", "forward_is_right", "outer_mode"]
 
 # Hessians of sum(tanh(tanh(x @ a) @ b)^2), one CPU thread, 2026-11. torch: with 30
 # entries double backward takes 1.8 ms, forward over reverse 4.3 ms; with 200
@@ -12,18 +14,23 @@ __all__ = ["forward_is_right", "outer_mode"]
 MANY_COLUMNS = 64
 
 
-def outer_mode(backend: Backend, columns: int, f: Function, xs: Arrays, has_aux: bool) -> str:
-    """The mode of a derivative in so many directions of a reverse-mode derivative of f at xs.
+def outer_mode(call: Call, columns: int, xs: Arrays, f: Function | None = None) -> str:
+    """The mode of a derivative in so many directions of a reverse-mode derivative of f at xs, or of that of the call.
 
-    "forward" where that is faster and right, else "auto". One direction alone, a
-    product of the Hessian with a vector, is columns=1: on compiled JAX forward
-    over reverse is up to 1.4 times faster in a scan, with 2/3 of the memory, and
-    equal without one; on torch it takes 2 to 3 times as long.
+    As `tune` has measured it for the call; else "forward" where that is faster and
+    right, else "auto". One direction alone, a product of the Hessian with a vector, is
+    columns=1: on compiled JAX forward over reverse is up to 1.4 times faster in a scan,
+    with 2/3 of the memory, and equal without one; on torch it takes 2 to 3 times as long.
     """
-    if "forward" not in backend.modes:
+    backend, tuned = call.backend, choice(call)
+    if "forward" not in backend.modes or "reverse" not in backend.modes:
         return "auto"
-    pays = _compiles(backend) or (columns >= MANY_COLUMNS and _pushes_together(backend))
-    return "forward" if pays and forward_is_right(backend, f, xs, has_aux) else "auto"
+    seen(call, "auto", 0, 0)
+    if tuned is not None and tuned.mode == "reverse":
+        return "reverse"
+    pays = compiles(backend) or (columns >= MANY_COLUMNS and _pushes_together(backend))
+    pays = pays or (tuned is not None and tuned.mode == "forward")
+    return "forward" if pays and forward_is_right(backend, f or call.flat, xs, call.has_aux) else "auto"
 
 
 def forward_is_right(backend: Backend, f: Function, xs: Arrays, has_aux: bool) -> bool | None:
@@ -38,7 +45,7 @@ def forward_is_right(backend: Backend, f: Function, xs: Arrays, has_aux: bool) -
     return backend.forward_is_right(with_aux(backend.pullback, has_aux)(f, xs)[1])
 
 
-def _compiles(backend: Backend) -> bool:
+def compiles(backend: Backend) -> bool:
     """Whether f is traced as a whole: passes then fuse, and the calls inside of one cost nothing."""
     return type(backend).output_shapes is not Backend.output_shapes
 

@@ -4,20 +4,38 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from polyad import trees
 from polyad.arrays import EPSILON, dtype_name, xp
+from polyad.backends import evaluates
 from polyad.backends.base import Arrays, Backend, contract, no_rows, with_aux
-from polyad.backends.directions import basis
+from polyad.backends.directions import at_once, basis
 from polyad.captures import captured_arrays, pinned
 from polyad.errors import PolyadError, UnsupportedError
 from polyad.nested import run, strategy, switched
 from polyad.operators.call import Call
 from polyad.plans import Plan, choose, refuse_unknown
 from polyad.steps import step
+from polyad.tuned import choice, seen
 
 __all__ = ["Passes", "differences", "evaluating", "expected_mode", "in_some_mode", "nested", "pulled"]
+
+
+def chosen(call: Call, mode: str, columns: int, rows: int | None, known: Arrays = ()) -> Plan:
+    """The plan for so many columns and rows, at the place where the call runs; known are arrays that f has returned."""
+    backend = call.backend
+    batch = call.columns // columns if columns else 1
+    nested = evaluates() or backend.differentiates_here(known or call.xs)
+    place = batch, backend.compiles_here(), nested
+    tuned = choice(call)
+    if tuned is None:
+        return choose(backend, mode, columns, rows, *place)
+    asked = tuned.mode if mode == "auto" and tuned.mode in backend.modes else mode
+    plan = choose(backend, asked, columns, rows, *place)
+    at_once = plan.at_once if tuned.at_once is None else tuned.at_once or None
+    return replace(plan, at_once=at_once, why=tuned.why if mode == "auto" else plan.why)
 
 
 class Passes:
@@ -27,10 +45,16 @@ class Passes:
         self.call, self.backend, self.f = call, backend, f
         self.plan: Plan | None = None
 
-    def choose(self, mode: str, columns: int, rows: int | None) -> Plan:
-        """The plan for so many columns and rows, which `explain` shows."""
-        self.plan = choose(self.call.backend, mode, columns, rows)
+    def choose(self, mode: str, columns: int, rows: int | None, known: Arrays = ()) -> Plan:
+        """The plan for so many columns and rows, which `explain` shows; known are arrays that f has returned."""
+        self.plan = chosen(self.call, mode, columns, rows, known)
+        seen(self.call, mode, columns, rows)
         return self.plan
+
+    def at_once(self, n: int, entries: int) -> int:
+        """How many of n directions go through one sweep: as the user says, or as planned; at least 1."""
+        planned = self.plan.at_once if self.plan is not None else None
+        return at_once(n, entries, self.call.chunk_size or planned)
 
     def evaluate(self, xs: Arrays) -> tuple[Arrays, Arrays]:
         """(ys, aux); aux is empty without has_aux."""
@@ -63,7 +87,8 @@ class Passes:
         """(ys, Jacobian by columns, aux): for each x a tuple of (x.size, *y.shape)."""
         if mode == "finite_difference":
             return differences(self, xs)
-        (ys, *aux), by_input = self.backend.columns(self.f, xs, self.call.has_aux, self.call.chunk_size)
+        chunk = self.call.chunk_size or (self.plan.at_once if self.plan is not None else None)
+        (ys, *aux), by_input = self.backend.columns(self.f, xs, self.call.has_aux, chunk)
         return ys, by_input, aux[0] if aux else ()
 
     def output_rows(self, xs: Arrays) -> int | None:
@@ -77,14 +102,15 @@ def nested(
     sweep: Callable[..., tuple[Arrays, ...]],
     beside: Arrays = (),
     first_order: bool = True,
-    mode: str = "reverse",
+    mode: str = "gradient",
 ) -> tuple[Arrays, ...]:
     """sweep(passes, *xs, *beside) of the call, keeping what the switching rule says.
 
     first_order  whether its passes stand side by side, not inside each other
-    mode         of its pass, as far as it is known
+    mode         of its pass, as far as it is known: "gradient" for one sweep, else as the user says
     """
-    name, why = strategy(call.backend, mode)
+    tuned = choice(call)
+    name, why = strategy(call.backend, mode, tuned)
     passes = Passes(call, call.backend, call.flat)
     if name == "taped":
         with step(call.operator, call.backend.name, name, why) as this:
@@ -111,11 +137,12 @@ def pulled(call: Call, mode: str = "auto") -> tuple[Arrays, Callable[..., Arrays
     """
     refuse_unknown(mode)
     reverse = mode == "reverse" or (mode == "auto" and "reverse" in call.backend.modes)
-    name, why = strategy(call.backend)
+    tuned = choice(call)
+    name, why = strategy(call.backend, tuned=tuned)
     held = contextlib.nullcontext() if name == "taped" else _pinned(call)
     with held, step(call.operator, call.backend.name, name, why) as this:
-        this.plan = Plan("reverse", 1, "for each cotangent") if reverse else choose(call.backend, mode, call.columns, 1)
-        passes = Passes(call, switched(call.backend, _captured(call)), call.flat)
+        this.plan = Plan("reverse", 1, "for each cotangent") if reverse else chosen(call, mode, call.columns, 1)
+        passes = Passes(call, switched(call.backend, _captured(call), tuned), call.flat)
         if reverse or not call.xs:
             return call.backend.shielded(passes.pullback, call.xs)
         ys, by_input, aux = call.backend.shielded(passes.columns, call.xs, this.plan.mode)
@@ -134,10 +161,11 @@ def expected_mode(call: Call, mode: str, columns: int, rows: Callable[[int], int
 
     Not asked, since a trace of f is not free, where the switching rule does the same for both.
     """
-    if mode != "auto" or strategy(call.backend, "forward") == strategy(call.backend, "reverse"):
+    tuned = choice(call)
+    if mode != "auto" or strategy(call.backend, "forward", tuned)[0] == strategy(call.backend, "reverse", tuned)[0]:
         return mode
     entries = Passes(call, call.backend, call.flat).output_rows(call.xs)
-    return choose(call.backend, mode, columns, None if entries is None else rows(entries)).mode
+    return chosen(call, mode, columns, None if entries is None else rows(entries)).mode
 
 
 def _captured(call: Call) -> Callable[[], Sequence[Any]]:
