@@ -293,6 +293,14 @@ class Backend(ABC):
         """Whether the framework is going to differentiate what is computed of these arrays at this place."""
         return False
 
+    def push_mode(self) -> str:
+        """The pass of one direction alone: "forward", or "reverse" where the pullback of the pullback is faster."""
+        return "forward"
+
+    def in_formulas(self, f: Function) -> Function:
+        """f, without functions that the framework differentiates wrongly one time more than usual."""
+        return f
+
     def forward_is_right(self, pull: Pull) -> bool:
         """Whether forward mode, differentiated again, is right for the f of this pullback."""
         return True

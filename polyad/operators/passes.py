@@ -73,9 +73,10 @@ class Passes:
         """(ys, dys, aux); in reverse by the pullback of the pullback, which is linear."""
         if mode == "finite_difference":
             return difference_along(self, xs, dxs)
-        own = self.backend.pushforward
-        primitive = functools.partial(Backend.pushforward, self.backend) if mode == "reverse" else own
-        ys, dys, *aux = with_aux(primitive, self.call.has_aux)(self.f, xs, dxs)
+        f, primitive = self.f, self.backend.pushforward
+        if mode == "reverse":
+            f, primitive = self.backend.in_formulas(f), functools.partial(Backend.pushforward, self.backend)
+        ys, dys, *aux = with_aux(primitive, self.call.has_aux)(f, xs, dxs)
         return ys, dys, aux[0] if aux else ()
 
     def pushforwards(self, xs: Arrays, dxs: Sequence[Any]) -> tuple[Arrays, Arrays, Arrays]:
