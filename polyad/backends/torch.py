@@ -300,8 +300,18 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
     """f recorded on aliases of xs, so that other uses of xs, also inside f, do not count."""
     recording = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
     with _AS_IT_IS if recording else _recorded():
-        aliases = tuple([_alias(x, recording) for x in xs])
-        own = [alias.requires_grad_() for alias in aliases if not alias.requires_grad]
+        plain = forward_ad._current_level < 0
+        made, own = [], []
+        for x in xs:
+            if plain and not x.requires_grad and not x.is_inference():  # most of them, for each parameter of a model
+                alias = x.detach().requires_grad_()
+                own.append(alias)
+            else:
+                alias = _alias(x, recording)
+                if not alias.requires_grad:
+                    own.append(alias.requires_grad_())
+            made.append(alias)
+        aliases = tuple(made)
         before = _pulls.tracked
         out = f(*aliases)
         nested = _pulls.tracked != before

@@ -49,9 +49,10 @@ class Dense(Layer):
         return shapes if self.bias else {"weight": shapes["weight"]}
 
     def __call__(self, x: Any, params: Tree, state: Tree) -> tuple[Any, Tree]:
-        weight = named_parameter(self, params, "weight")
-        check_features(self, x, self.inputs)
-        check_weight(self, x, weight, (self.inputs, self.outputs))
+        weight, shape = named_parameter(self, params, "weight"), (self.inputs, self.outputs)
+        if x.shape[-1:] != shape[:1] or weight.shape != shape or weight.dtype != x.dtype:
+            check_features(self, x, self.inputs)
+            check_weight(self, x, weight, shape)
         y = affine(x, weight, named_parameter(self, params, "bias")) if self.bias else x @ weight
         return self.activation(y), state
 

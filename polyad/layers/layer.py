@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from polyad import trees
 from polyad.arrays import describe, dtype_name
 from polyad.backends import is_array
 from polyad.errors import ArgumentError, DTypeError, ParameterError
@@ -88,20 +89,11 @@ class Layer:
 
     def check_parameters(self, params: Tree, root: str = "params") -> None:
         """ParameterError where params are not those of this model; names the leaf."""
-        shapes = self.parameter_shapes()
-        if not _fits(shapes, params):  # the words of an error cost more than all else
-            _check(shapes, params, root, repr(self))
-
-
-def _fits(shapes: Any, params: Any) -> bool:
-    """Whether _check() would find nothing."""
-    if shapes is None:
-        return True
-    if type(shapes) is dict:
-        return type(params) is dict and [*shapes] == [*params] and all(map(_fits, shapes.values(), params.values()))
-    if type(shapes) is tuple and all(type(n) is int for n in shapes):
-        return is_array(params) and tuple(params.shape) == shapes
-    return False
+        leaves, structure = trees.flatten(params)
+        found = structure, [getattr(leaf, "shape", None) for leaf in leaves]
+        if found != self.__dict__.get("_fitting"):  # a net is made of the same parameters in every step
+            _check(self.parameter_shapes(), params, root, repr(self))
+            self._fitting = found
 
 
 def _check(shapes: Any, params: Any, place: str, model: str) -> None:

@@ -258,9 +258,16 @@ class Call:
         return "an array of f"
 
     def _check_devices(self) -> None:
-        where = {self.backend.device(x) for leaves in self.leaves for x in leaves if owner(x) is self.backend}
-        if len(where) < 2:
-            return
+        backend, known = self.backend, None
+        for leaves in self.leaves:
+            for leaf in leaves:
+                device = backend.device(leaf) if owner(leaf) is backend else known
+                known = device if known is None else known
+                if device != known:
+                    return self._refuse_devices()
+        return None
+
+    def _refuse_devices(self) -> None:
         first: tuple[int, int, Any] | None = None
         for i, leaves in enumerate(self.leaves):
             for j, leaf in enumerate(leaves):
