@@ -342,8 +342,8 @@ def quality(table, rows, held):
 
 def predict(table, shape, mode, batching):
     sweeps, n, size = explaining(shape, mode, batching)
-    row = next(row for row in table["passes"] if (row["mode"], row["batching"]) == (mode, batching))
-    return formula(row, size / table["even"], sweeps, n)
+    rows = [row for row in table["passes"] if row["mode"] == mode and (n == 1 or row["batching"] == batching)]
+    return min(formula(row, size / table["even"], sweeps, n) for row in rows)
 
 
 def fit_all():

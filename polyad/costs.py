@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -85,15 +86,14 @@ def costs(backend: str, situation: Situation, columns: int, rows: int, size: int
     table = data().get("backends", {}).get(backend, {}).get(situation.name)
     if table is None:
         return ()
-    z, found = max(size, 1) / table["even"], []
+    z, found = max(size, 1) / table["even"], {}
     for row in table["passes"]:
         n = columns if row["mode"] == "forward" else rows
-        if n < 2 and row["batching"] == "together":
-            continue
         sweeps = n if row["batching"] == "loop" else -(-n // at_once(n, size))
-        batching = row["batching"] if n > 1 else "alone"
-        found.append(Cost(row["mode"], batching, formula(row, z, sweeps, n)))
-    return tuple(sorted(found, key=lambda cost: cost.passes))
+        batching = row["batching"] if n > 1 else "alone"  # as cheap as the cheaper of the two ways to take several
+        passes = min(formula(row, z, sweeps, n), found.get((row["mode"], batching), math.inf))
+        found[row["mode"], batching] = passes
+    return tuple(sorted((Cost(*key, passes) for key, passes in found.items()), key=lambda cost: cost.passes))
 
 
 @functools.cache

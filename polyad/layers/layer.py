@@ -2,6 +2,7 @@
 
 import zlib
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -91,9 +92,13 @@ class Layer:
         """ParameterError where params are not those of this model; names the leaf."""
         leaves, structure = trees.flatten(params)
         found = structure, [getattr(leaf, "shape", None) for leaf in leaves]
-        if found != self.__dict__.get("_fitting"):  # a net is made of the same parameters in every step
+        if found != _fitting.get(self):  # a net is made of the same parameters in every step
             _check(self.parameter_shapes(), params, root, repr(self))
-            self._fitting = found
+            _fitting[self] = found
+
+
+_fitting: WeakKeyDictionary[Layer, Any] = WeakKeyDictionary()
+"""By layer, the structure and the shapes that were found right last."""
 
 
 def _check(shapes: Any, params: Any, place: str, model: str) -> None:
