@@ -127,12 +127,15 @@ def _zero_pushforward(adapter: type[Backend]) -> type[Backend]:
     class ZeroForward(_zero(adapter)):  # type: ignore[misc]
         pullback = adapter.pullback
         last_pull = adapter.last_pull
+        push_mode = Backend.push_mode  # by its forward pass, also where another is faster
 
     return ZeroForward
 
 
 def _halved_tangent(adapter: type[Backend]) -> type[Backend]:
     class Halved(adapter):  # type: ignore[misc, valid-type]
+        push_mode = Backend.push_mode
+
         def pushforward(self, f: Function, xs: Arrays, dxs: Any, has_aux: bool = False) -> Any:
             ys, dys, *aux = super().pushforward(f, xs, dxs, has_aux)
             return (ys, tuple(0.5 * dy for dy in dys), *aux)
@@ -144,6 +147,8 @@ def _drops_captured(adapter: type[Backend]) -> type[Backend]:
     """An inner derivative knows its arguments alone, as a custom rule of torch does that closes over arrays."""
 
     class Drops(adapter):  # type: ignore[misc, valid-type]
+        strategies = ("recompute",)  # with one alone, no measurement decides
+
         def aside(self, *args: Any) -> Any:
             found = super().aside(*args)
             if found is None:
