@@ -249,6 +249,8 @@ def _ignores_none(adapter: type[Backend]) -> type[Backend]:
     """None among the tangents counts as one."""
 
     class Ignores(adapter):  # type: ignore[misc, valid-type]
+        push_mode = Backend.push_mode
+
         def pushforward(self, f: Function, xs: Arrays, dxs: Sequence[Any], has_aux: bool = False) -> Any:
             full = tuple(xp.ones_like(x) if dx is None else dx for x, dx in zip(xs, dxs, strict=True))
             return super().pushforward(f, xs, full, has_aux)
@@ -260,6 +262,8 @@ def _not_linear(adapter: type[Backend]) -> type[Backend]:
     """The tangent is cut to length one, as directions often are."""
 
     class Cut(adapter):  # type: ignore[misc, valid-type]
+        push_mode = Backend.push_mode
+
         def pushforward(self, f: Function, xs: Arrays, dxs: Sequence[Any], has_aux: bool = False) -> Any:
             length = sum(xp.sum(dx * dx) for dx in dxs if dx is not None) ** 0.5
             return super().pushforward(f, xs, tuple(None if dx is None else dx / length for dx in dxs), has_aux)

@@ -86,7 +86,8 @@ def costs(backend: str, situation: Situation, columns: int, rows: int, size: int
     table = data().get("backends", {}).get(backend, {}).get(situation.name)
     if table is None:
         return ()
-    z, found = max(size, 1) / table["even"], {}
+    found: dict[tuple[str, str], float] = {}
+    z = max(size, 1) / table["even"]
     for row in table["passes"]:
         n = columns if row["mode"] == "forward" else rows
         sweeps = n if row["batching"] == "loop" else -(-n // at_once(n, size))
