@@ -10,7 +10,7 @@ the default backend.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, partial, wraps
+from functools import cache, lru_cache, partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,11 +70,13 @@ EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloa
 _CONSTANTS = {"e": np.e, "inf": np.inf, "nan": np.nan, "newaxis": None, "pi": np.pi}
 
 
-@cache
+@lru_cache(maxsize=None, typed=True)  # those of two frameworks may be equal, or not like to be compared
 def dtype_name(dtype: Any) -> str:
     """ "float64" for the float64 of any framework."""
     if isinstance(dtype, DType):
         return dtype.name
+    if isinstance(scalar := getattr(dtype, "dtype", None), np.dtype):  # jnp.float64
+        return scalar.name
     if isinstance(dtype, type) and issubclass(dtype, np.generic | float | int | bool | complex):
         return np.dtype(dtype).name
     return str(dtype).removeprefix("torch.")
@@ -98,7 +100,7 @@ def is_floating(x: Any) -> bool:
     return is_array(x) and floating(x.dtype)
 
 
-@cache
+@lru_cache(maxsize=None, typed=True)
 def floating(dtype: Any) -> bool:
     """Whether this is a dtype of real floating numbers."""
     return _kind(dtype_name(dtype)) == "floating"

@@ -34,6 +34,22 @@ def test_functions_without_arrays_belong_to_the_backend_around(backend):
     assert type(seen[0]) is type(made)
 
 
+def test_names_of_equal_dtypes_of_two_frameworks_are_kept_apart():
+    jnp = pytest.importorskip("jax.numpy")
+    dtype_name.cache_clear()
+    assert jnp.float64 == np.float64  # with the same hash
+    assert [dtype_name(dtype) for dtype in (jnp.float64, np.float64)] == ["float64", "float64"]
+    assert convert(np.ones(2), "numpy", dtype=np.float64).dtype == np.float64
+
+
+def test_a_dtype_of_the_same_hash_as_another_is_not_compared_with_it():
+    strict = pytest.importorskip("array_api_strict")
+    dtype_name.cache_clear()
+    assert hash(strict.float64) == hash(np.dtype(np.float64))
+    assert dtype_name(np.dtype(np.float64)) == "float64"
+    assert dtype_name(strict.float64) == "array_api_strict.float64"  # == between the two warns
+
+
 def test_dtypes_are_equal_to_those_of_every_framework(backend):
     x = arrays(backend, np.ones(2), dtype="float32")
     assert x.dtype == xp.float32

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import polyad
-from polyad import derivative, explain, gradient, laplacian, nested_switching, xp
+from polyad import derivative, explain, gradient, hessian, laplacian, nested_switching, xp
+from polyad.errors import UnsupportedError
 from tests.examples import arrays, difference, host
 
 X = np.random.Generator(np.random.Philox(3)).normal(size=(5, 3))
@@ -61,12 +62,69 @@ def rounding():
 
 def test_a_rule_of_its_own_in_torch_is_kept():
     f, (x, t) = rounding(), arrays("torch", X, 0.3)
-    assert "its first derivative is another one on torch" in first_line(laplacian, lambda x: f(x) + x**2, x)
+    assert "no_grad() or an autograd.Function in f" in first_line(laplacian, lambda x: f(x) + x**2, x)
     assert difference(laplacian(lambda x: f(x) + x**2, x), np.full(X.shape, 7.0)) < 1e-14
     assert difference(derivative(f, t, order=2), np.array(5.0)) < 1e-14
     vmap = pytest.importorskip("torch").func.vmap
     rows = vmap(lambda p: laplacian(lambda p: xp.sum(p**4), p))(x)
     assert difference(rows, (12 * X**2).sum(1)) < 1e-13
+
+
+def square():
+    """x^2 by a rule of its own, which is right, so that its first derivative tells nothing to jets."""
+    torch = pytest.importorskip("torch")
+
+    class Square(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(x):
+            return x * x
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.save_for_backward(*inputs)
+            ctx.save_for_forward(*inputs)
+
+        @staticmethod
+        def backward(ctx, cotangent):
+            return 2 * ctx.saved_tensors[0] * cotangent
+
+        @staticmethod
+        def jvp(ctx, dx):
+            return 2 * ctx.saved_tensors[0] * dx
+
+    return Square.apply
+
+
+def test_an_outer_derivative_sees_through_a_rule_of_its_own_in_torch():
+    torch, f = pytest.importorskip("torch"), square()
+    x, t = (z.requires_grad_() for z in arrays("torch", X, 0.3))
+    lap = laplacian(lambda x: xp.sum(f(x) * x**2, axis=1), x)
+    assert difference(lap, (12 * X**2).sum(1)) < 1e-13
+    assert difference(torch.autograd.grad(lap.sum(), x)[0], 24 * X) < 1e-13
+    second = derivative(lambda t: f(t) * t**2, t, order=2)
+    assert difference(torch.autograd.grad(second, t)[0], np.array(24 * 0.3)) < 1e-13
+    jac = polyad.batched_jacobian(f, x, mode="forward")
+    assert difference(torch.autograd.grad((jac**2).sum(), x)[0], 8 * X) < 1e-13
+
+
+def test_forward_in_forward_through_a_rule_of_its_own_in_torch_is_refused():
+    torch, f = pytest.importorskip("torch"), square()
+    x, t = arrays("torch", X), arrays("torch", 0.3)
+
+    def fourth(t):
+        return f(t) * t**2
+
+    one = torch.ones_like(t)
+    dropped = torch.func.jvp(lambda t: torch.func.jvp(fourth, (t,), (one,))[1], (t,), (one,))[1]
+    assert difference(dropped, np.array(12 * 0.3**2)) > 0.1  # the error of torch itself
+    with pytest.raises(UnsupportedError, match="Square: forward mode in forward mode"):
+        hessian(lambda x: xp.sum(f(x) * x**2), x, mode="forward")
+    assert difference(derivative(fourth, t, order=2), np.array(12 * 0.3**2)) < 1e-14
+    assert difference(hessian(fourth, t), np.array(12 * 0.3**2)) < 1e-14
+    inner = torch.func.jvp(lambda t: polyad.gradient(fourth, t), (t,), (one,))[1]
+    assert difference(inner, np.array(12 * 0.3**2)) < 1e-14
 
 
 def test_no_grad_inside_of_f_makes_constants():

@@ -97,7 +97,7 @@ def test_under_jit_what_the_few_cannot_tell_all_rows_do():
     assert difference(jax.jit(jax.jacfwd(loss))(arrays("jax", 1.5), x), np.array(slope)) < 1e-12
 
 
-def test_rules_of_torch_that_jets_do_not_see_are_seen_in_a_few_rows():
+def test_rules_of_torch_that_jets_do_not_see_are_kept_where_rows_are_many():
     torch = pytest.importorskip("torch")
 
     class Fivefold(torch.autograd.Function):
@@ -118,7 +118,7 @@ def test_rules_of_torch_that_jets_do_not_see_are_seen_in_a_few_rows():
     x = arrays("torch", X)
     assert difference(laplacian(lambda x: Fivefold.apply(x) + x**2, x), np.full(X.shape, 7.0)) < 1e-14
     assert difference(laplacian(constant, x), 2 * X**2) < 1e-14
-    assert "another one on torch" in str(explain(laplacian, constant, x))
+    assert "no_grad() or an autograd.Function in f" in str(explain(laplacian, constant, x))
 
 
 def test_random_numbers_of_f_are_drawn_once_for_all_its_rows():

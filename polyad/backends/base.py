@@ -340,6 +340,10 @@ class Backend(ABC):
         """A block in which the framework need not record for reverse mode."""
         return nullcontext()
 
+    def records(self) -> bool:
+        """Whether the framework could differentiate what is computed here; not inside of torch.no_grad()."""
+        return True
+
     def stop_gradient(self, array: Array) -> Array:
         """The same values; a constant to every derivative around it."""
         raise UnsupportedError(f"{self.name} has no stop_gradient")

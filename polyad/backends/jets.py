@@ -87,6 +87,9 @@ class Jets(JetBackend):
     def concrete(self, array: Array) -> bool:
         return self.inner.concrete(bottom(array))
 
+    def records(self) -> bool:
+        return self.inner.records()
+
     def device(self, array: Array) -> Any:
         return self.inner.device(bottom(array))
 

@@ -148,6 +148,9 @@ class Torch(Backend):
     def untracked(self) -> Any:
         return torch.no_grad()
 
+    def records(self) -> bool:
+        return torch.is_grad_enabled()
+
     def compile(self, f: Function, captured: Captured = tuple) -> Function:
         from polyad.backends.torch_compile import compiled  # half a second to import
 

@@ -4,7 +4,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch._C._functorch import get_dynamic_layer_stack_depth, get_unwrapped, is_functorch_wrapped_tensor
+from torch._C._functorch import (
+    TransformType,
+    get_dynamic_layer_stack_depth,
+    get_interpreter_stack,
+    get_unwrapped,
+    is_functorch_wrapped_tensor,
+    maybe_get_level,
+)
 
 from polyad.backends.base import Array
 from polyad.errors import ESCAPED, ImpureFunctionError, UnsupportedError
@@ -16,6 +23,7 @@ __all__ = [
     "reaches_outside",
     "recorded",
     "refuse_dead_ends",
+    "refuse_forward_twice",
     "refuse_third_order",
     "unwrapped",
 ]
@@ -112,6 +120,27 @@ def refuse_dead_ends(outputs: Sequence[Array]) -> None:
             "a function in f is marked once_differentiable, so that torch has no second derivative of it and would "
             "give zero. Write its backward pass in differentiable functions, or pass stop_gradient(x) to it"
         )
+
+
+def refuse_forward_twice(custom: Any, *args: Any) -> None:
+    """Raise where two forward passes go through a custom autograd.Function: torch 2.13 runs its jvp() for the
+    inner one with the outer one switched off, and what is differentiated twice is missing."""
+    forward = {layer.level() for layer in get_interpreter_stack() or () if layer.key() == TransformType.Jvp}
+    if len(forward) > 1 and len(forward & _levels(args)) > 1:
+        raise UnsupportedError(
+            f"{custom.__name__}: forward mode in forward mode goes wrong through an autograd.Function of torch, which "
+            f"drops its second derivative. Choose mode='reverse' for one of the two"
+        )
+
+
+def _levels(args: Sequence[Any]) -> set[int]:
+    """The transformations that wrapped a tensor among the args."""
+    found = set()
+    for x in args:
+        while isinstance(x, torch.Tensor) and is_functorch_wrapped_tensor(x):
+            found.add(maybe_get_level(x))
+            x = get_unwrapped(x)
+    return found
 
 
 # Double backward functions of fused norms, whose own derivative is wrong (torch 2.13).

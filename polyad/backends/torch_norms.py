@@ -1,15 +1,16 @@
-"""torch's fused norms, replaced by formulas while a forward pass runs."""
+"""torch's fused norms, replaced by formulas while a forward pass runs; and what it differentiates wrongly there."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._functorch.autograd_function import custom_function_call
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from polyad.backends.base import Array, Function
-from polyad.backends.torch_graph import unwrapped
+from polyad.backends.torch_graph import refuse_forward_twice, unwrapped
 from polyad.norms import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 
 __all__ = ["NORMS", "by_formulas"]
@@ -50,6 +51,8 @@ def by_formulas(f: Function) -> Function:
 
 class _Formulas(TorchFunctionMode):  # type: ignore[misc]  # torch has no types for it
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is custom_function_call:
+            refuse_forward_twice(*args)
         norm = NORMS.get(func)
         return func(*args, **(kwargs or {})) if norm is None else norm(_move, *args, **(kwargs or {}))
 

@@ -27,6 +27,8 @@ class Jet:
     __array_priority__ = 2000.0  # above ndarrays (0), autograd's boxes (100) and tensors (1000)
 
     def __init__(self, level: Level, primal: Any, tangent: Any, plain: tuple[Any, ...] = ()) -> None:
+        if not level.records():
+            raise UnsupportedError(_UNRECORDED)
         self._jet_level = level
         self.primal = primal
         self.compact = tangent
@@ -211,6 +213,10 @@ def _of_torch(name: str, x: Any) -> Any:
     return method(name, x)
 
 
+_UNRECORDED = (
+    "no_grad() or an autograd.Function in f, where torch keeps no graph of the derivatives that jets carry. "
+    "Use polyad.stop_gradient(x) to make x a constant"
+)
 _INSTEAD = {
     "fill": "np.full_like",
     "partition": "np.sort",

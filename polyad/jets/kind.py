@@ -30,6 +30,10 @@ __all__ = ["Kind", "Level", "Parts"]
 _numbers = itertools.count(1)
 
 
+def _always() -> bool:
+    return True
+
+
 class Kind(ABC):
     """The algebra of one kind of jets."""
 
@@ -83,13 +87,15 @@ class Level(int):
 
     plain       how many parts of the shape of the primal its jets have
     directions  how many directions their tangents have, 0 without tangents
+    records     whether the framework keeps the graph of their parts, which it did where f was called
     """
 
     kind: Kind
     plain: int
     directions: int
+    records: Callable[[], bool]
 
     def __new__(cls, kind: Kind, plain: int = 0, directions: int = 0) -> Level:
         level = super().__new__(cls, next(_numbers))
-        level.kind, level.plain, level.directions = kind, plain, directions
+        level.kind, level.plain, level.directions, level.records = kind, plain, directions, _always
         return level

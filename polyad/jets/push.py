@@ -47,7 +47,10 @@ def directions(dxs: Sequence[Any]) -> int:
 def evaluated(level: Level, f: Callable[..., Any], jets: Sequence[Any], has_aux: bool) -> tuple[Any, Any]:
     """(ys, aux) of f on jets; aux is empty without has_aux."""
     try:
-        with running_jets(level, single_owner(jets)):
+        backend = single_owner(jets)
+        if backend is not None and backend.records():
+            level.records = backend.records
+        with running_jets(level, backend):
             out = f(*jets)
     except ValueError as error:
         if isinstance(error.__cause__, DetachError):  # out[i] = x: NumPy hides our words behind its own

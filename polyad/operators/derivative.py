@@ -90,7 +90,8 @@ def _derivatives(passes: Passes, mode: str, order: int, xs: Arrays) -> tuple[Arr
     try:
         out = _repeated(passes, once_more, order)(*xs)
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, PolyadError) or once_more is _reverse or "reverse" not in passes.backend.modes:
+        lacks_forward = isinstance(error, UnsupportedError) or not isinstance(error, PolyadError)
+        if not lacks_forward or once_more is _reverse or "reverse" not in passes.backend.modes:
             raise
         try:  # a custom rule may have a reverse pass only
             out = _repeated(passes, _reverse, order)(*xs)
