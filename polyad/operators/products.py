@@ -48,7 +48,7 @@ def jvp(
         passes.plan = Plan(mode, 2 if mode == "reverse" else 1, "one direction")
         return passes.pushforward(args[:n], args[n:], mode)
 
-    ys, dys, aux = nested(call, in_some_mode(call, mode, sweep), dxs)
+    ys, dys, aux = nested(call, in_some_mode(call, mode, sweep), dxs, mode="forward")
     result = call.outputs(ys), call.outputs(dys)
     return (*result, call.aux(aux)) if has_aux else result
 
