@@ -10,7 +10,7 @@ import math
 import sys
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from polyad.backends.base import Backend
 from polyad.costs import Cost, Situation, costs, factors, measured
@@ -96,12 +96,18 @@ def choose(
     if mode == "auto" and backend.modes == ("forward",) and columns >= MANY_COLUMNS > (rows or columns):
         _say_once(backend.name, columns)
     name = "" if backend.over is not None else backend.name  # jets over a framework do not cost what it costs itself
-    return _chosen(name, backend.name, backend.modes, mode, columns, rows, batch, compiled, nested)
+    forward = WITHOUT_JETS if backend.pushed_by_jets and batch == 1 else 1.0
+    return _chosen(name, backend.name, backend.modes, mode, columns, rows, batch, compiled, nested, forward)
 
 
 def by_sweeps(backend: Backend, mode: str, columns: int, rows: int | None) -> Plan:
     """The plan by the number of sweeps alone, for what is no Jacobian and costs something else."""
-    return _chosen("", backend.name, backend.modes, mode, columns, rows, 1, False, False)
+    return _chosen("", backend.name, backend.modes, mode, columns, rows, 1, False, False, 1.0)
+
+
+WITHOUT_JETS = 1.7
+"""Columns of a whole Jacobian by torch's own forward mode, in the time of columns of rows by jets: 1.2 to 3 in
+docs/plans.md."""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -115,11 +121,14 @@ def _chosen(
     batch: int,
     compiled: bool,
     nested: bool,
+    forward: float,
 ) -> Plan:
     refuse_unknown(mode)
     sweeps = {"forward": columns, "finite_difference": 2 * columns, "reverse": rows or 1}
     found = costs(measured_as, Situation(compiled, nested), columns, rows or 1, batch * max(columns, rows or 1))
     # Of a function that has not run the rows are unknown, and what they cost.
+    found = tuple(replace(c, passes=forward * c.passes) if c.mode == "forward" else c for c in found)
+    found = tuple(sorted(found, key=lambda cost: cost.passes))
     own = tuple(cost for cost in found if cost.mode in modes and (rows is not None or cost.mode == "forward"))
 
     def plan(mode: str, why: str) -> Plan:

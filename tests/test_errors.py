@@ -67,7 +67,9 @@ def test_two_frameworks_in_one_call_are_both_named():
         gradient(lambda w: xp.sum(w), w, backend="jax")
     params, state = setup(0, MODEL, backend="torch")
     net = StatefulLayer(MODEL, params, state)
-    with pytest.raises(errors.MixedArraysError, match=r"params\['layer_0'\]\['bias'\] is an array of torch, x of jax"):
+    with pytest.raises(
+        errors.MixedArraysError, match=r"params\['layer_0'\]\['weight'\] is an array of torch, x of jax"
+    ):
         net(x[None])
     with pytest.raises(errors.MixedArraysError, match=r"x is an array of jax, a parameter that f carries of torch"):
         jacobian(net, x[None])
@@ -83,7 +85,7 @@ def test_a_result_of_another_framework_is_refused():
 
 def test_parameters_and_input_of_different_precision_are_both_named(backend):
     params, state = setup(0, MODEL, backend=backend, dtype="float32")
-    with pytest.raises(errors.DTypeError, match=r"params\['layer_0'\]\['bias'\] is float32, x is float64"):
+    with pytest.raises(errors.DTypeError, match=r"params\['layer_0'\]\['weight'\] is float32, x is float64"):
         StatefulLayer(MODEL, params, state)(arrays(backend, np.ones((3, 2))))
 
 
