@@ -96,7 +96,7 @@ def problem(backend: str, setting: Setting) -> training.Problem:
         return (everywhere[chosen],)
 
     def error(params: Any) -> float:
-        u = wave.field(polyad.convert(params, "numpy"))(grid)
+        u = wave.field(params)(grid)
         return float(np.linalg.norm(u - truth) / np.linalg.norm(truth))
 
     return training.Problem(wave.params, wave.loss, points, error)
@@ -174,7 +174,7 @@ def _draw_slice(axis: Any, u: Callable[[Any], Any], t: float, first: bool) -> No
     axis.plot(x, u(points), color=training.ORANGE, linewidth=1.3, label="network")
     axis.set(title=f"t = {t:g}", xlabel="x", ylabel="u" if first else None, ylim=(-1.1, 1.1))
     if first:
-        axis.legend(loc="upper right")
+        axis.legend(loc="lower left")
 
 
 def _draw_fall(axis: Any, run: training.Run, setting: Setting) -> None:

@@ -39,19 +39,22 @@ Slope = Callable[[Any], tuple[float, Any]]  # params -> (loss, its gradient)
 class Adam:
     """p <- p - rate * m / (sqrt(v) + 1e-8), with running means m of the gradient and v of its square.
 
+    rate  of the first step; it falls linearly, to zero after `steps` of them
+
     source  Kingma & Ba (2015)
     """
 
-    def __init__(self, params: Any, rate: float) -> None:
-        self.params, self.rate, self.steps = params, rate, 0
+    def __init__(self, params: Any, rate: float, steps: int) -> None:
+        self.params, self.rate, self.steps, self.done = params, rate, steps, 0
         self.m = self.v = trees.map(xp.zeros_like, params)
 
     def step(self, slope: Slope) -> float:
         value, g = slope(self.params)
-        self.steps += 1
+        rate = self.rate * (1 - self.done / self.steps)
+        self.done += 1
         self.m = trees.map(lambda m, g: 0.9 * m + 0.1 * g, self.m, g)
         self.v = trees.map(lambda v, g: 0.999 * v + 0.001 * g**2, self.v, g)
-        a, b = self.rate / (1 - 0.9**self.steps), 1 / (1 - 0.999**self.steps)
+        a, b = rate / (1 - 0.9**self.done), 1 / (1 - 0.999**self.done)
         self.params = trees.map(lambda p, m, v: p - a * m / (xp.sqrt(b * v) + 1e-8), self.params, self.m, self.v)
         return float(value)
 
@@ -128,7 +131,7 @@ class Problem(NamedTuple):
     data: Callable[[Any, int], tuple[Any, ...]]
     """(params, how often it was asked before) -> what the loss gets, ndarrays."""
     error: Callable[[Any], float]
-    """params -> the error that the example reports."""
+    """params on the host -> the error that the example reports."""
 
 
 class Run(NamedTuple):
@@ -154,7 +157,7 @@ def train(name: str, backend: str, problem: Problem, optimiser: Any, steps: int,
     with polyad.use_backend(backend), _progress(f"{name}, {backend}", steps) as tick:
         for step in range(steps):
             if step % interval == 0:
-                errors.append((step, problem.error(optimiser.params)))
+                errors.append((step, _error(problem, optimiser)))
             start = time.perf_counter()
             if step % every == 0:
                 data = polyad.convert(problem.data(optimiser.params, step // every), backend)
@@ -162,9 +165,14 @@ def train(name: str, backend: str, problem: Problem, optimiser: Any, steps: int,
             losses.append(optimiser.step(slope))
             seconds.append(time.perf_counter() - start)
             tick(losses[-1], errors[-1][1])
-        errors.append((steps, problem.error(optimiser.params)))
+        errors.append((steps, _error(problem, optimiser)))
     params = polyad.convert(optimiser.params, "numpy")
     return Run(name, backend, params, np.array(losses), np.array(errors), np.array(seconds))
+
+
+def _error(problem: Problem, optimiser: Any) -> float:
+    with polyad.use_backend("numpy"):
+        return problem.error(polyad.convert(optimiser.params, "numpy"))
 
 
 def _with(f: Callable[..., Any], data: tuple[Any, ...], params: Any) -> Any:
