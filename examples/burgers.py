@@ -110,7 +110,7 @@ def solve(backend: str, setting: Setting, steps: int) -> training.Run:
 # The reference.
 
 
-def reference(points: np.ndarray, nodes: int = 1201) -> np.ndarray:
+def reference(points: np.ndarray, nodes: int = 601) -> np.ndarray:
     """The solution by Cole and Hopf at points (n, 2), shape (n, 1).
 
     u = -I(sin(pi y) w) / I(w), w = exp(-cos(pi y) / (2 pi nu) - z²), y = x - z sqrt(4 nu t), I the integral over z.
@@ -125,7 +125,7 @@ def reference(points: np.ndarray, nodes: int = 1201) -> np.ndarray:
 
 def bound(points: np.ndarray) -> float:
     """Largest change of the reference at these points when every second node is left out."""
-    return float(np.abs(reference(points) - reference(points, 601)).max())
+    return float(np.abs(reference(points) - reference(points, 301)).max())
 
 
 def lattice(columns: int, rows: int) -> np.ndarray:
@@ -152,8 +152,8 @@ def draw(run: training.Run, setting: Setting, path: Path) -> None:
 
 
 def _draw_planes(figure: Any, above: Any, below: Any, u: Callable[[Any], Any]) -> None:
-    points = lattice(401, 201)
-    values, truth = (f(points).reshape(201, 401).T for f in (u, reference))
+    points = lattice(301, 151)
+    values, truth = (f(points).reshape(151, 301).T for f in (u, reference))
     look = {"extent": (0, 1, -1, 1), "origin": "lower", "aspect": "auto"}
     field = above.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, **look)
     error = below.imshow(np.abs(values - truth), cmap="viridis", norm=LogNorm(1e-6, 1e-2, clip=True), **look)

@@ -60,12 +60,11 @@ def velocity_divergence_acceleration(f: Callable[[Any], Any], z: Any, t: float) 
 
 
 class Setting(NamedTuple):
-    """Sizes: units of both hidden layers, points a step, steps of the solver; and the weight of the penalty."""
+    """Sizes: units of both hidden layers, points a step, steps of the solver."""
 
     hidden: int = 32
     batch: int = 256
     solver: int = 4
-    weight: float = 0.0
 
 
 SMALL = Setting(hidden=4, batch=16, solver=2)
@@ -74,8 +73,8 @@ SMALL = Setting(hidden=4, batch=16, solver=2)
 class Flow:
     """The network as a flow of points, and the loss."""
 
-    def __init__(self, setting: Setting, backend: str) -> None:
-        self.setting, self.model = setting, training.perceptron(3, setting.hidden, 2, 2)
+    def __init__(self, setting: Setting, backend: str, weight: float = 0.0) -> None:
+        self.setting, self.weight, self.model = setting, weight, training.perceptron(3, setting.hidden, 2, 2)
         self.params, self.state = polyad.setup(0, self.model, backend=backend, dtype="float64")
 
     def path(self, params: Any, x: Any, steps: int) -> list[State]:
@@ -96,7 +95,7 @@ class Flow:
 
     def loss(self, params: Any, x: Any) -> Any:
         log_p, bend = self.log_density(params, x, self.setting.solver)
-        return self.setting.weight * xp.mean(bend) - xp.mean(log_p)
+        return self.weight * xp.mean(bend) - xp.mean(log_p)
 
 
 def moons(n: int, stream: int) -> np.ndarray:
@@ -110,8 +109,8 @@ def moons(n: int, stream: int) -> np.ndarray:
 UNSEEN = 2**20  # the stream of points that no step trains on
 
 
-def problem(backend: str, setting: Setting) -> training.Problem:
-    flow = Flow(setting, backend)
+def problem(backend: str, setting: Setting, weight: float) -> training.Problem:
+    flow = Flow(setting, backend, weight)
     x = moons(256, UNSEEN)
 
     def error(params: Any) -> float:
@@ -126,9 +125,9 @@ def gap(flow: Flow, params: Any, x: np.ndarray, steps: int) -> float:
     return float(np.abs(few - many).mean())
 
 
-def solve(backend: str, setting: Setting, steps: int) -> training.Run:
-    task = problem(backend, setting)
-    name = f"weight {setting.weight:g}"
+def solve(backend: str, setting: Setting, steps: int, weight: float) -> training.Run:
+    task = problem(backend, setting, weight)
+    name = f"penalty {weight:g}" if weight else "no penalty"
     return training.train(name, backend, task, training.Adam(task.params, 0.01, steps), steps, every=1, looks=20)
 
 
@@ -163,11 +162,15 @@ def findings(outcomes: Sequence[Outcome]) -> str:
     rows = [
         (f"-log p by {outcomes[0].setting.solver} steps, as in training", [f"{o.reported:.3f}" for o in outcomes]),
         (f"-log p by {MANY} steps, the truth", [f"{o.true:.3f}" for o in outcomes]),
-        *((f"error of log p by {n} steps", [f"{o.gaps[COUNTS.index(n)]:.4f}" for o in outcomes]) for n in (2, 4, 8, 16)),
+        *((f"error of log p by {n} steps", [f"{_error(o, n):.4f}" for o in outcomes]) for n in (2, 4, 8, 16)),
         ("steps for an error below 0.01", [_needed(o) for o in outcomes]),
     ]
     head = f"{'unseen points, nats':<36}" + "".join(f"{o.run.name:>14}" for o in outcomes)
     return "\n".join([head, *(f"{name:<36}" + "".join(f"{cell:>14}" for cell in cells) for name, cells in rows)])
+
+
+def _error(outcome: Outcome, steps: int) -> float:
+    return float(outcome.gaps[COUNTS.index(steps)])
 
 
 def _needed(outcome: Outcome) -> str:
@@ -203,8 +206,8 @@ def _draw_paths(axis: Any, outcome: Outcome) -> None:
     axis.plot(path[..., 0], path[..., 1], color="0.45", linewidth=0.7)
     axis.plot(*path[0].T, "o", color=training.BLACK, markersize=2.5, label="data, t = 0")
     axis.plot(*path[-1].T, "o", color=training.ORANGE, markersize=2.5, label="normal, t = 1")
-    axis.set(title=f"paths, {_words(outcome)}", ylabel="$x_2$", aspect="equal")
-    axis.legend(loc="upper right", fontsize=7, handletextpad=0.1, borderpad=0)
+    axis.set(title=f"paths, {outcome.run.name}", ylabel="$x_2$", aspect="equal")
+    axis.legend(loc="upper right", ncols=2, fontsize=7, handletextpad=0.1, columnspacing=1, borderpad=0)
 
 
 def _draw_density(axis: Any, outcome: Outcome) -> None:
@@ -215,26 +218,23 @@ def _draw_density(axis: Any, outcome: Outcome) -> None:
     axis.set(title=f"density, -log p = {outcome.true:.2f}", xlim=(-3, 3), ylim=(-3, 3))
 
 
-def _words(outcome: Outcome) -> str:
-    return f"penalty {outcome.setting.weight:g}" if outcome.setting.weight else "no penalty"
-
-
 def _draw_gaps(axis: Any, outcomes: Sequence[Outcome]) -> None:
     for outcome, (colour, mark) in zip(outcomes, LOOK, strict=True):
-        axis.plot(COUNTS, outcome.gaps, color=colour, marker=mark, markersize=4, label=_words(outcome))
+        axis.plot(COUNTS, outcome.gaps, color=colour, marker=mark, markersize=4, label=outcome.run.name)
     axis.axvline(outcomes[0].setting.solver, color="grey", linestyle="--", linewidth=0.9)
-    axis.text(outcomes[0].setting.solver, 0.02, " in training", color="0.35", fontsize=8, transform=axis.get_xaxis_transform())
+    below = axis.get_xaxis_transform()
+    axis.text(outcomes[0].setting.solver, 0.02, " in training", color="0.35", fontsize=8, transform=below)
     axis.set(xscale="log", yscale="log", xlabel="steps of the solver", ylabel="nats", title="mean error of log p")
     axis.set_xticks(COUNTS, [str(n) if n in (1, 2, 4, 8, 16, 32) else "" for n in COUNTS])
     axis.minorticks_off()
-    axis.legend()
 
 
 def _draw_training(axis: Any, outcomes: Sequence[Outcome]) -> None:
     for outcome, (colour, mark) in zip(outcomes, LOOK, strict=True):
-        axis.plot(*outcome.run.errors.T, color=colour, marker=mark, markersize=3, label=_words(outcome))
+        axis.plot(*outcome.run.errors.T, color=colour, marker=mark, markersize=3, label=outcome.run.name)
     axis.set(yscale="log", xlabel="step of training", ylabel="nats")
     axis.set(title=f"the same by {outcomes[0].setting.solver} steps, while training")
+    axis.legend(loc="center right", bbox_to_anchor=(1, 0.45))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -243,14 +243,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--hidden", type=int, default=32, help="units of both hidden layers")
     parser.add_argument("--solver", type=int, default=4, help="steps of the solver in training")
     asked = parser.parse_args(arguments)
-    setting, small = Setting(asked.hidden, solver=asked.solver), SMALL
-
-    def both(backend: str, setting: Setting, steps: int) -> list[training.Run]:
-        return [solve(backend, setting._replace(weight=weight), steps) for weight in (0.0, asked.weight)]
-
-    backend, setting = training.prepared(asked, setting, small, both)
-    settings = [setting._replace(weight=weight) for weight in (0.0, asked.weight)]
-    outcomes = [judged(solve(backend, one, asked.steps), one) for one in settings]
+    setting, weights = Setting(asked.hidden, solver=asked.solver), (0.0, asked.weight)
+    backend, setting = training.prepared(asked, setting, SMALL, lambda *a: [solve(*a, weight) for weight in weights])
+    outcomes = [judged(solve(backend, setting, asked.steps, weight), setting) for weight in weights]
     print(training.table([outcome.run for outcome in outcomes], "error of log p, nats"))
     print(f"\n{findings(outcomes)}")
     draw(outcomes, asked.out / "neural_ode.png")

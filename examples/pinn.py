@@ -121,7 +121,7 @@ def sides(n: int) -> np.ndarray:
 
 
 def _spread(s: np.ndarray) -> np.ndarray:
-    """Even numbers in [0, 1] to coordinates that are denser at both ends, as Chebyshev's are: errors are largest there."""
+    """Even numbers in [0, 1] to coordinates that are denser at both ends, where errors are largest (Chebyshev)."""
     return SIZE * (1 - np.cos(np.pi * s)) / 2
 
 
@@ -154,13 +154,12 @@ def _slices(figure: Any, axes: Any, runs: Sequence[training.Run], setting: Setti
     for row, run in enumerate(runs, start=1):
         fields = [_slice(run, setting, t) for t in TIMES]
         if row == 1:
-            images = [_image(axis, u, cmap="RdBu_r", vmin=-top, vmax=top) for axis, u in zip(axes[0], fields, strict=True)]
-            figure.colorbar(images[0], ax=list(axes[0]), label="u", shrink=0.9, pad=0.02)
+            image = _images(axes[0], fields, cmap="RdBu_r", vmin=-top, vmax=top)
+            figure.colorbar(image, ax=list(axes[0]), label="u", shrink=0.9, pad=0.02)
             axes[0, 0].set_ylabel(f"u, {run.name}\n\ny")
         wrong = [100 * np.abs(u - e) / top for u, e in zip(fields, truth, strict=True)]
-        shades = LogNorm(1e-4, 1, clip=True)
-        images = [_image(axis, error, cmap="viridis", norm=shades) for axis, error in zip(axes[row], wrong, strict=True)]
-        figure.colorbar(images[0], ax=list(axes[row]), label="|error|, % of max |u|", shrink=0.9, pad=0.02)
+        image = _images(axes[row], wrong, cmap="viridis", norm=LogNorm(1e-5, 1e-1, clip=True))
+        figure.colorbar(image, ax=list(axes[row]), label="|error|, % of max |u|", shrink=0.9, pad=0.02)
         axes[row, 0].set_ylabel(f"error, {run.name}\n\ny")
     for axis, t in zip(axes[0], TIMES, strict=True):
         axis.set_title(f"t = {t:g}")
@@ -168,10 +167,13 @@ def _slices(figure: Any, axes: Any, runs: Sequence[training.Run], setting: Setti
         axis.set_xlabel("x")
 
 
-def _image(axis: Any, values: np.ndarray, **look: Any) -> Any:
-    axis.set(xticks=(0, 1, 2), yticks=(0, 1, 2))
-    axis.spines[:].set_visible(True)
-    return axis.imshow(values, extent=(0, SIZE, 0, SIZE), origin="lower", **look)
+def _images(axes: Any, fields: Sequence[np.ndarray], **look: Any) -> Any:
+    """Slices in a row; the last of them, for a colour bar."""
+    for axis, values in zip(axes, fields, strict=True):
+        axis.set(xticks=(0, 1, 2), yticks=(0, 1, 2))
+        axis.spines[:].set_visible(True)
+        image = axis.imshow(values, extent=(0, SIZE, 0, SIZE), origin="lower", **look)
+    return image
 
 
 def _plane(t: float) -> np.ndarray:

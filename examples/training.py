@@ -88,6 +88,8 @@ class BFGS:
         if slope is not self._slope:  # another loss: its value is not known, H stays a good guess
             self._slope, self._here, self._before = slope, at(self._x), None
         value, g = self._here
+        if not g.any():
+            return value
         d = -g / np.linalg.norm(g) if self._inverse is None else -dsymv(1.0, self._inverse, g)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The line search algorithm", RuntimeWarning)  # seen to below
@@ -103,6 +105,8 @@ class BFGS:
     def _learn(self, s: np.ndarray, y: np.ndarray, assumed: float) -> None:
         """H after a step s that changed the gradient by y; assumed is s·Bs with B = H⁻¹."""
         sy = s @ y
+        if not sy > 0:  # a step within rounding
+            return
         if self._inverse is None:
             self._inverse, assumed = np.asfortranarray(np.eye(len(s)) * (sy / (y @ y))), sy
         wider = max(1.0, assumed / sy)
@@ -234,12 +238,14 @@ def _line(run: Run, wide: int) -> str:
 def agreement(runs: Sequence[Run]) -> str:
     """How equal the same steps are on all backends."""
     gaps = differences(runs).max(axis=1)
-    lines = [f"{'backend':<9} {'steps':>6} {'first loss':>14} {'last loss':>14} {'rel. difference':>16} {'s / step':>9}"]
+    lines = [
+        f"{'backend':<9} {'steps':>6} {'first loss':>13} {'last loss':>13} {'rel. difference':>16} {'s / step':>9}"
+    ]
     for run, gap in zip(runs, gaps, strict=True):
         shown = "reference" if run is runs[0] else f"{gap:.1e}"
         pace = np.median(run.seconds)  # the first step also pays for imports and traces
         first, last = run.losses[0], run.losses[-1]
-        lines.append(f"{run.backend:<9} {len(run.losses):>6} {first:>14.8f} {last:>14.8f} {shown:>16} {pace:>9.4f}")
+        lines.append(f"{run.backend:<9} {len(run.losses):>6} {first:>13.8f} {last:>13.8f} {shown:>16} {pace:>9.4f}")
     return "\n".join(lines)
 
 
@@ -274,7 +280,7 @@ def parser(description: str, steps: int) -> argparse.ArgumentParser:
     """The options that every example has."""
     made = argparse.ArgumentParser(description=description)
     choices = ["all", *(b.name for b in polyad.backends())]
-    words = "one of them, or all: the same few steps on each, compared, before the fastest trains (default: %(default)s)"
+    words = "one, or all: the same few steps on each, compared, before the fastest trains (default: %(default)s)"
     made.add_argument("--backend", default=fastest(), choices=choices, help=words)
     made.add_argument("--steps", type=int, default=steps, help="steps of the optimiser (default: %(default)s)")
     made.add_argument("--out", type=Path, default=Path(__file__).parent / "out", help="folder of the pictures")
