@@ -81,7 +81,7 @@ def problem(backend: str, setting: Setting) -> training.Problem:
     wave = Wave(setting, backend)
     everywhere = 2 * qmc.Sobol(2, seed=0).random(setting.choice) * (1, 0.5) - (1, 0)
     missed = polyad.compile(wave.residual, backend=backend)
-    grid = lattice(101, 51)
+    grid = lattice(201, 101)
     truth = reference(grid)
 
     def points(params: Any, asked: int) -> tuple[np.ndarray]:
@@ -146,7 +146,9 @@ def draw(run: training.Run, setting: Setting, path: Path) -> None:
         figure, axes = plt.subplot_mosaic([["field"] * 3, ["error"] * 3, list("012"), ["fall"] * 3], figsize=(8, 9))
         _draw_planes(figure, axes["field"], axes["error"], u)
         for i, t in enumerate(TIMES):
-            _draw_slice(axes[str(i)], u, t, first=i == 0)
+            _draw_slice(axes[str(i)], u, t)
+        axes["0"].set_ylabel("u")
+        axes["2"].legend(loc="upper right", bbox_to_anchor=(1.1, 1.08), handlelength=0.8, fontsize=8)
         _draw_fall(axes["fall"], run, setting)
         training.save(figure, path)
 
@@ -167,14 +169,12 @@ def _draw_planes(figure: Any, above: Any, below: Any, u: Callable[[Any], Any]) -
     below.set(xlabel="t", title="its error against the Cole-Hopf solution")
 
 
-def _draw_slice(axis: Any, u: Callable[[Any], Any], t: float, first: bool) -> None:
+def _draw_slice(axis: Any, u: Callable[[Any], Any], t: float) -> None:
     x = np.linspace(-1, 1, 801)
     points = np.stack([x, np.full_like(x, t)], axis=1)
     axis.plot(x, reference(points), color="0.6", linewidth=4, label="reference")
     axis.plot(x, u(points), color=training.ORANGE, linewidth=1.3, label="network")
-    axis.set(title=f"t = {t:g}", xlabel="x", ylabel="u" if first else None, ylim=(-1.1, 1.1))
-    if first:
-        axis.legend(loc="lower left")
+    axis.set(title=f"t = {t:g}", xlabel="x", ylim=(-1.1, 1.1))
 
 
 def _draw_fall(axis: Any, run: training.Run, setting: Setting) -> None:
@@ -188,12 +188,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = training.parser("Burgers' equation by a network, from one source on any backend.", steps=3000)
     parser.add_argument("--hidden", type=int, default=20, help="units of each of four hidden layers")
     parser.add_argument("--points", type=int, default=2048, help="points of the loss, a power of 2")
+    parser.add_argument("--every", type=int, default=250, help="steps after which points are chosen anew")
     asked = parser.parse_args(arguments)
-    setting = Setting(hidden=asked.hidden, points=asked.points, choice=8 * asked.points)
+    setting = Setting(hidden=asked.hidden, points=asked.points, choice=8 * asked.points, every=asked.every)
     backend, setting = training.prepared(asked, setting, SMALL, lambda *a: [solve(*a)])
     run = solve(backend, setting, asked.steps)
     print(training.table([run], "relative L2 error"))
-    print(f"reference: trapezoidal rule, {bound(lattice(101, 51)):.0e} from itself with half of the nodes")
+    print(f"reference: trapezoidal rule, {bound(lattice(201, 101)):.0e} from itself with half of the nodes")
     draw(run, setting, asked.out / "burgers.png")
 
 
