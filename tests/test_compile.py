@@ -1,6 +1,7 @@
 """polyad.compile: the results of f, on every backend, or an error."""
 
 import functools
+import logging
 import shutil
 import threading
 import types
@@ -753,3 +754,18 @@ def test_batch_norm_trains_in_a_compiled_step_as_on_numpy(backend):
             value, *fast = compiled(arrays(backend, X), *fast, 0.1)
         expected, *plain = step(X, *plain, 0.1)
         close((value, fast), (expected, plain))
+
+
+def test_torch_what_fails_in_a_trace_and_is_caught_prints_nothing(torch, caplog):
+    x, y = arrays("torch", GENERATOR.normal(size=(16, 2)), GENERATOR.normal(size=(16, 1)))
+    torchs = logging.getLogger("torch._subclasses.fake_tensor")  # prints by itself, past the root
+
+    def f(x):  # of three rows alone it fails, which the check of rows tries
+        return xp.sum(xp.concat([x**3, y], axis=1), axis=1, keepdims=True)
+
+    torchs.addHandler(caplog.handler)
+    try:
+        close(polyad.compile(lambda x: laplacian(f, x))(x), 6 * xp.sum(x, axis=1, keepdims=True))
+    finally:
+        torchs.removeHandler(caplog.handler)
+    assert caplog.records == []

@@ -16,6 +16,7 @@ The first call of each program runs f as well and compares.
 
 import contextlib
 import copy
+import logging
 import os
 import threading
 import warnings
@@ -269,7 +270,7 @@ class _Traced:
         self.examples = tuple(x.detach().requires_grad_(x.requires_grad) for x in args)
         fakes = FakeTensorMode(allow_non_fake_inputs=True)  # without symbols: who asks for a value is refused there
         try:
-            with fakes:
+            with fakes, _silent():
                 self.graph = make_fx(function)(*map(fakes.from_tensor, self.examples))
         except RuntimeError as error:
             if ".numpy() is not supported" in str(error):
@@ -294,6 +295,17 @@ class _Traced:
                 return tuple(program(*args, *constants))
 
         return run
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """A block in which a function of fake tensors that fails raises, and does not print as well: f may catch it."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _functional(graph: GraphModule, args: Arrays) -> GraphModule:
