@@ -6,6 +6,7 @@ import pytest
 import polyad
 from polyad import batched_jacobian, gradient, jacobian, vjp, xp
 from polyad.backends import get
+from polyad.errors import ImpureFunctionError
 from tests.examples import difference
 
 torch = pytest.importorskip("torch")
@@ -147,3 +148,13 @@ def test_no_direction_gives_an_empty_derivative():
     (y,), (dy,) = get("torch").pushforwards(lambda x: (x**3,), (x,), (torch.zeros((0, 2)),))
     assert tuple(dy.shape) == (0, 2)
     assert difference(y, x.numpy() ** 3) < 1e-7
+
+
+def test_a_write_into_an_argument_is_refused_and_not_differentiated():
+    x = torch.linspace(0.5, 2.0, 4, dtype=torch.float64, requires_grad=True) * 1.0  # no leaf, where torch lets it be
+    with pytest.raises(ImpureFunctionError, match="in place"):
+        gradient(lambda z: torch.sum(z.mul_(2) ** 3), x)
+    c = torch.linspace(0.5, 2.0, 4, dtype=torch.float64)
+    y = torch.linspace(0.5, 2.0, 4, dtype=torch.float64, requires_grad=True) * 1.0
+    grad = gradient(lambda z: torch.sum((z.clone().mul_(2)) ** 3), y)  # one's own copy may be written to
+    torch.testing.assert_close(grad, 24 * c**2, rtol=1e-12, atol=0)

@@ -38,7 +38,7 @@ from polyad.backends.torch_native import NATIVE
 from polyad.backends.torch_norms import by_formulas
 from polyad.backends.torch_replay import Replay
 from polyad.backends.torch_rows import rows_apart
-from polyad.errors import DetachError
+from polyad.errors import DetachError, ImpureFunctionError
 
 __all__ = ["Torch"]
 
@@ -315,9 +315,15 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
                     own.append(alias.requires_grad_())
             made.append(alias)
         aliases = tuple(made)
-        before = _pulls.tracked
+        before, traced = _pulls.tracked, aliases if len(own) < len(xs) else ()
+        versions = [alias._version for alias in traced]
         out = f(*aliases)
         nested = _pulls.tracked != before
+        if versions != [alias._version for alias in traced]:  # torch refuses it of a leaf alone
+            raise ImpureFunctionError(
+                "f writes into its argument in place, which changes it for everybody: the derivative would be that of "
+                "what comes after. Write y = 2 * x for x.mul_(2), y = x + 1 for x += 1"
+            )
     ys, aux = out if has_aux else (out, ())
     outer = recording and (len(own) < len(xs) or reaches_outside((*ys, *aux), aliases))
     for alias in own:
