@@ -152,3 +152,36 @@ def test_asarray_of_an_ndarray_is_of_the_current_backend(backend):
         made = xp.asarray(weights, dtype=xp.float32, copy=True)
     assert type(made) is type(polyad.convert(weights, backend))
     assert polyad.arrays.dtype_name(made.dtype) == "float32"
+
+
+def test_what_a_function_of_xp_means_is_known_by_types_and_never_for_lists(registry):
+    torch = pytest.importorskip("torch")
+    a, b = np.asarray([1.0, 2.0]), torch.tensor([3.0, 4.0], dtype=torch.float64)
+    for _ in range(3):
+        assert type(xp.add(a, a)) is np.ndarray
+        assert type(xp.add(b, b)) is torch.Tensor
+        assert type(xp.add(a, b)) is torch.Tensor
+        assert type(xp.stack([a, a])) is np.ndarray
+        assert type(xp.stack([b, b])) is torch.Tensor
+        assert type(xp.concat([b, a])) is torch.Tensor
+        assert tuple(xp.reshape(b, (1, 2)).shape) == (1, 2)
+        assert float(xp.sum(b, axis=0)) == 7.0
+        np.testing.assert_allclose(polyad.gradient(lambda x: xp.sum(xp.multiply(x, x)), a), 2 * a, rtol=1e-14)
+
+
+def test_another_adapter_of_the_same_arrays_is_asked_from_then_on(registry):
+    torch = pytest.importorskip("torch")
+    b = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    assert float(xp.sum(b)) == 7.0
+    kind = type(polyad.backends.get("torch"))
+
+    class Loud(kind):
+        name = "loud"
+
+        @property
+        def namespace(self):
+            raise RuntimeError("asked")
+
+    polyad.register_backend("loud", Loud)
+    with pytest.raises(RuntimeError, match="asked"):
+        xp.sum(b)

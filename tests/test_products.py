@@ -162,3 +162,20 @@ def test_convert_keeps_what_the_products_return(backend):
     assert set(dy) == {"a", "b"}
     assert difference(convert(dy["b"][0], "numpy"), np.sum(V)) < 1e-14
     assert polyad.trees.flatten(dy)[1].num_leaves == 2
+
+
+def test_on_torch_one_direction_is_two_pullbacks_and_norms_in_it_are_differentiated_again():
+    torch = pytest.importorskip("torch")
+    x = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(3, 4) ** 3
+    v = torch.cos(x)
+
+    def f(x):
+        return torch.nn.functional.layer_norm(x, (4,)) ** 2
+
+    def loss(x, mode):
+        return torch.sum(polyad.jvp(f, (x,), (v,), mode=mode)[1] ** 2)
+
+    by_pullbacks, by_forward = (polyad.gradient(lambda x: loss(x, mode), x) for mode in ("auto", "forward"))  # noqa: B023
+    assert torch.max(torch.abs(by_forward)) > 1
+    torch.testing.assert_close(by_pullbacks, by_forward, rtol=1e-9, atol=1e-9)
+    assert "reverse, 2 sweeps" in str(polyad.explain(polyad.jvp, f, (x,), (v,)))

@@ -138,3 +138,19 @@ def test_the_gradient_of_a_laplacian_of_many_rows(backend):
     v = host(w)[0]
     expected = (4 * v**3 * np.sin(v * X) ** 2 + 2 * v**4 * np.sin(v * X) * np.cos(v * X) * X).sum(0)
     assert difference(actual, expected) < 1e-12
+
+
+@pytest.mark.parametrize("batch", [5, 16, 40, 64, 100])
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+def test_under_jit_rows_that_mix_are_nan_and_others_are_right_however_many_there_are(batch, mode):
+    jax = pytest.importorskip("jax")
+    w = np.random.Generator(np.random.Philox(5)).normal(size=(3, 2))
+    x = np.random.Generator(np.random.Philox(6)).normal(size=(batch, 3))
+
+    def jac(mixing):
+        return jax.jit(lambda x: polyad.batched_jacobian(lambda x: xp.tanh(mixing(x) @ w), x, mode=mode))(x)
+
+    expected = (1 - np.tanh(x @ w) ** 2)[:, :, None] * w.T
+    np.testing.assert_allclose(jac(lambda x: x), expected, rtol=1e-12)
+    for mixing in (lambda x: x - xp.mean(x, axis=0), lambda x: x[::-1], lambda x: xp.roll(x, 1, axis=0)):
+        assert np.all(np.isnan(jac(mixing)))
