@@ -1,6 +1,7 @@
 """tune: measures once, remembers on disk, and never changes a number."""
 
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -41,6 +42,7 @@ def cache(tmp_path, monkeypatch):
     """A cache of its own, and measurements that take no time."""
     monkeypatch.setenv("POLYAD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(MODULE, "SECONDS", 0.0)
+    monkeypatch.setattr(MODULE, "DISTURBED", math.inf)  # one run of each tells nothing
     tuned.forget()
     yield tmp_path / "cache"
     tuned.forget()
@@ -337,6 +339,7 @@ import sys
 import numpy as np
 from polyad import explain, jacobian, tune, xp
 sys.modules["polyad.operators.tune"].SECONDS = 0.0
+sys.modules["polyad.operators.tune"].DISTURBED = float("inf")
 def f(x):
     return xp.sin(x) * x
 x = np.ones(3)
@@ -356,3 +359,13 @@ def test_processes_that_tune_at_once_do_not_meet(cache):
         assert process.returncode == 0, errors.decode()
     (path,) = cache.iterdir()
     assert json.loads(path.read_text())["function"] == "f"
+
+
+def test_what_is_slower_than_the_plan_is_not_remembered(cache, monkeypatch):
+    pytest.importorskip("autograd")
+    monkeypatch.setattr(MODULE, "DISTURBED", 0.0)
+    found = tune(gradient, loss, POINTS, backend="autograd")
+    assert found.rows
+    assert not found.files
+    assert not cache.exists()
+    assert "not remembered, since it is slower" in str(found)

@@ -47,7 +47,7 @@ class Tuning:
     """What `tune` found; str() is a table.
 
     before, after  seconds of the call as predicted, and as it is now remembered
-    files          where it is remembered
+    files          where it is remembered; none if it is clearly slower than predicted
     """
 
     operator: str
@@ -59,6 +59,8 @@ class Tuning:
 
     def __str__(self) -> str:
         head = f"{self.operator} on {self.backend}: {_ms(self.before)} as predicted, {_ms(self.after)} tuned"
+        if self.rows and not self.files:
+            head += "; not remembered, since it is slower: something disturbed the measurements. Tune again"
         cells = [(row.level, str(row.candidate), row.note or _ms(row.seconds), "<" * row.chosen) for row in self.rows]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)] if cells else []
         lines, last = [head], None
@@ -155,17 +157,19 @@ class _Search:
         """Measure, and remember."""
         self.problem.run(self.trial)()  # which meets the levels
         levels = list(self.trial.levels.values())
-        date, files = str(datetime.date.today()), []
+        date, found = str(datetime.date.today()), []
         with _progress() as progress:
             for level in levels:
                 times = self._best_of(level, self._passes(level), progress, "pass")
                 times |= self._best_of(level, self._strategies(level), progress, "keeps")
                 if times:
                     chosen = replace(self.forced[level.key], date=date)
-                    files.append(str(tuned.remember(level, chosen, {str(c): t for c, t in times.items()})))
+                    found.append((level, chosen, {str(c): t for c, t in times.items()}))
         tuned_call = self._forcing(self.forced)
         tuned_call()  # compiled, where the framework compiles
         before, after = self._times({"before": self.as_predicted, "after": tuned_call}).values()
+        # Where all choices together take clearly longer than the plan did, something disturbed the measurements.
+        files = [str(tuned.remember(*one)) for one in found] if after <= DISTURBED * before else []
         problem = self.problem
         return Tuning(problem.name, problem.backend.name, before, after, tuple(self.rows), tuple(files))
 
@@ -258,6 +262,9 @@ class _Search:
                 f"numbers, or reads something that changes. Draw the numbers outside and pass them in"
             )
 
+
+DISTURBED = 1.2
+"""What takes so many times as long as the plan did is not remembered."""
 
 TOO_MANY = 64
 """A pass with so many times the directions of the other is not measured."""
