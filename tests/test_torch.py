@@ -6,7 +6,7 @@ import pytest
 import polyad
 from polyad import batched_jacobian, gradient, jacobian, vjp, xp
 from polyad.backends import get
-from polyad.errors import ImpureFunctionError
+from polyad.errors import ImpureFunctionError, UnsupportedError
 from tests.examples import difference
 
 torch = pytest.importorskip("torch")
@@ -158,3 +158,28 @@ def test_a_write_into_an_argument_is_refused_and_not_differentiated():
     y = torch.linspace(0.5, 2.0, 4, dtype=torch.float64, requires_grad=True) * 1.0
     grad = gradient(lambda z: torch.sum((z.clone().mul_(2)) ** 3), y)  # one's own copy may be written to
     torch.testing.assert_close(grad, 24 * c**2, rtol=1e-12, atol=0)
+
+
+def test_a_constant_by_no_grad_is_one_in_every_mode_that_is_chosen_or_refused():
+    def field(x):
+        with torch.no_grad():
+            c = x * 1.0
+        return torch.cat([torch.tanh(x) * c] * 8, 1)
+
+    x = torch.linspace(-1.0, 1.2, 140, dtype=torch.float64).reshape(70, 2)
+    slope = x * (1 - torch.tanh(x) ** 2)
+    expected = torch.cat([torch.diag_embed(slope)] * 8, 1)
+    for mode in ("auto", "reverse"):
+        torch.testing.assert_close(batched_jacobian(field, x, mode=mode), expected, rtol=1e-12, atol=0)
+    with pytest.raises(UnsupportedError, match="its first derivative is another one on torch"):
+        batched_jacobian(field, x, mode="forward")
+
+    def curve(t):
+        with torch.no_grad():
+            c = t * 1.0
+        return torch.tanh(t) * c
+
+    t = torch.tensor(0.7, dtype=torch.float64)
+    found = (gradient(curve, t), polyad.derivative(curve, t), polyad.jvp(curve, (t,), (torch.ones_like(t),))[1])
+    for value in found:
+        torch.testing.assert_close(value, t * (1 - torch.tanh(t) ** 2), rtol=1e-14, atol=0)

@@ -111,6 +111,9 @@ def _repeated(passes: Passes, once_more: Callable[[Call, Function], Function], o
 def _pass(passes: Passes, order: int, xs: Arrays) -> Callable[[Call, Function], Function]:
     """Forward, unless f may have an operation for which a pass around a forward one is wrong."""
     call = passes.call
+    if order == 1 and call.backend.push_mode() == "reverse":
+        passes.plan = Plan("reverse", 2, "one direction")
+        return _pulled_twice
     right = order == 0 or forward_is_right(call.backend, passes.f, xs, call.has_aux)
     passes.plan = Plan("forward" if right else "reverse", 2**order - 1, "one pass around the other")
     if right:
@@ -127,6 +130,15 @@ def _forward(call: Call, f: Function) -> Function:
     def pushed(*xs: Any) -> Any:
         push = with_aux(call.backend.pushforward, call.has_aux)
         _, dys, *aux = push(f, xs, tuple(map(xp.ones_like, xs)))
+        return (dys, *aux) if call.has_aux else dys
+
+    return pushed
+
+
+def _pulled_twice(call: Call, f: Function) -> Function:
+    def pushed(*xs: Any) -> Any:
+        push = with_aux(functools.partial(Backend.pushforward, call.backend), call.has_aux)
+        _, dys, *aux = push(call.backend.in_formulas(f), xs, tuple(map(xp.ones_like, xs)))
         return (dys, *aux) if call.has_aux else dys
 
     return pushed
