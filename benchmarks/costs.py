@@ -18,7 +18,6 @@ import importlib.metadata
 import json
 import math
 import os
-import platform
 import random
 import statistics
 import sys
@@ -30,6 +29,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 
 import numpy as np
+from polyad_benchmarks.report import processor
 
 import polyad
 from polyad import Chain, Dense, StatefulLayer, batched_jacobian, gradient, nested_switching, xp
@@ -212,7 +212,7 @@ def measure(backend, compiled, points):
     KEPT.mkdir(exist_ok=True)
     path = KEPT / f"{backend}{'-compiled' if compiled else ''}.json"
     kept = json.loads(path.read_text()) if path.exists() else {"points": {}}
-    kept |= {"date": str(datetime.date.today()), "version": importlib.metadata.version(backend), "cpu": cpu()}
+    kept |= {"date": str(datetime.date.today()), "version": importlib.metadata.version(backend), "cpu": processor()}
     for number, shape in enumerate(grid(points)):
         name = "x".join(map(str, shape))
         if name not in kept["points"]:
@@ -227,12 +227,6 @@ def rounded(x):
     if isinstance(x, dict):
         return {key: rounded(value) for key, value in x.items()}
     return float(f"{x:.4g}") if isinstance(x, float) else x
-
-
-def cpu() -> str:
-    with open("/proc/cpuinfo") as file:
-        found = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "")
-    return found or platform.processor()
 
 
 # The fit.

@@ -15,7 +15,7 @@ from typing import Any
 from .measure import geometric_mean
 from .row import Row
 
-__all__ = ["Report", "Summary"]
+__all__ = ["Report", "Summary", "processor"]
 
 SCHEMA = 1
 """Raised where a field changes its meaning or goes."""
@@ -67,7 +67,7 @@ class Report:
             seconds=seconds,
             python=platform.python_version(),
             platform=f"{platform.system()} {platform.machine()}",
-            processor=_processor(),
+            processor=processor(),
             cores=os.cpu_count() or 1,
             versions={name: _version(name) for name in PACKAGES},
         )
@@ -136,7 +136,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
     """The model, as Linux names it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

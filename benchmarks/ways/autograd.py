@@ -237,34 +237,22 @@ def _(problem, layers, x):
     return found
 
 
-def _trace(name, tag="by hand", *, forward=False):
-    """A way to v^T J v; one that goes forward is a way to J v, too."""
-
-    def add(f):
-        way("trace by vjp", name, tag)(f)
-        if forward:
-            way("trace by jvp", name, tag)(f)
-        return f
-
-    return add
-
-
-@_trace("make_vjp")
+@way.trace("make_vjp")
 def _(problem, layers, x):
     return np.sum(make_vjp(lambda x: u(layers, x))(x)[0](problem.signs) * problem.signs, 1)
 
 
-@_trace("make_jvp", forward=True)
+@way.trace("make_jvp", forward=True)
 def _(problem, layers, x):
     return np.sum(make_jvp(lambda x: u(layers, x))(x)(problem.signs)[1] * problem.signs, 1)
 
 
-@_trace("grad of a product", "usual")
+@way.trace("grad of a product", "usual")
 def _(problem, layers, x):
     return np.sum(grad(lambda x: np.sum(u(layers, x) * problem.signs))(x) * problem.signs, 1)
 
 
-@_trace("tangent written out", "formula", forward=True)
+@way.trace("tangent written out", "formula", forward=True)
 def _(problem, layers, x):
     dx = problem.signs
     for weight, bias in layers[:-1]:

@@ -448,47 +448,35 @@ def _(problem, layers, x):
 # The trace of a Jacobian with random signs.
 
 
-def _trace(name, tag="by hand", *, forward=False):
-    """A way to v^T J v; one that goes forward is a way to J v, too."""
-
-    def add(f):
-        way("trace by vjp", name, tag)(f)
-        if forward:
-            way("trace by jvp", name, tag)(f)
-        return f
-
-    return add
-
-
-@_trace("vjp")
+@way.trace("vjp")
 def _(problem, layers, x):
     (pulled,) = vjp(lambda x: u(layers, x), x)[1](problem.signs)
     return jnp.sum(pulled * problem.signs, 1)
 
 
-@_trace("jvp", forward=True)
+@way.trace("jvp", forward=True)
 def _(problem, layers, x):
     pushed = jvp(lambda x: u(layers, x), (x,), (problem.signs,))[1]
     return jnp.sum(pushed * problem.signs, 1)
 
 
-@_trace("checkpointed jvp", forward=True)
+@way.trace("checkpointed jvp", forward=True)
 def _(problem, layers, x):
     pushed = checkpoint(lambda layers, x: jvp(lambda x: u(layers, x), (x,), (problem.signs,))[1])(layers, x)
     return jnp.sum(pushed * problem.signs, 1)
 
 
-@_trace("linearize", forward=True)
+@way.trace("linearize", forward=True)
 def _(problem, layers, x):
     return jnp.sum(linearize(lambda x: u(layers, x), x)[1](problem.signs) * problem.signs, 1)
 
 
-@_trace("vmap of a vjp", "usual")
+@way.trace("vmap of a vjp", "usual")
 def _(problem, layers, x):
     return vmap(lambda x, v: vjp(lambda x: u(layers, x), x)[1](v)[0] @ v)(x, problem.signs)
 
 
-@_trace("tangent written out", "formula", forward=True)
+@way.trace("tangent written out", "formula", forward=True)
 def _(problem, layers, x):
     dx = problem.signs
     for weight, bias in layers[:-1]:

@@ -557,38 +557,26 @@ def _(problem, layers, x):
 # The trace of a Jacobian with random signs.
 
 
-def _trace(name, tag="by hand", *, forward=False, compiled=False):
-    """A way to v^T J v; one that goes forward is a way to J v, too."""
-
-    def add(f):
-        way("trace by vjp", name, tag, compiled=compiled)(f)
-        if forward:
-            way("trace by jvp", name, tag, compiled=compiled)(f)
-        return f
-
-    return add
-
-
-@_trace("autograd.grad of a product", compiled=True)
+@way.trace("autograd.grad of a product", compiled=True)
 def _(problem, layers, x):
     x = asked(x)
     (pulled,) = differentiate(u(layers, x), x, problem.signs, create_graph=problem.nested)
     return (pulled * problem.signs).sum(1)
 
 
-@_trace("torch.func.vjp")
+@way.trace("torch.func.vjp")
 def _(problem, layers, x):
     (pulled,) = vjp(lambda x: u(layers, x), x)[1](problem.signs)
     return (pulled * problem.signs).sum(1)
 
 
-@_trace("torch.func.jvp", forward=True, compiled=True)
+@way.trace("torch.func.jvp", forward=True, compiled=True)
 def _(problem, layers, x):
     pushed = jvp(lambda x: u(layers, x), (x,), (problem.signs,))[1]
     return (pushed * problem.signs).sum(1)
 
 
-@_trace("forward_ad", forward=True)
+@way.trace("forward_ad", forward=True)
 def _(problem, layers, x):
     with torch.autograd.forward_ad.dual_level():
         y = u(layers, torch.autograd.forward_ad.make_dual(x, problem.signs))
@@ -596,19 +584,19 @@ def _(problem, layers, x):
         return (pushed * problem.signs).sum(1)
 
 
-@_trace("autograd.functional.vjp", "usual")
+@way.trace("autograd.functional.vjp", "usual")
 def _(problem, layers, x):
     pulled = torch.autograd.functional.vjp(lambda x: u(layers, x), x, problem.signs, create_graph=problem.nested)[1]
     return (pulled * problem.signs).sum(1)
 
 
-@_trace("autograd.functional.jvp", "usual", forward=True)
+@way.trace("autograd.functional.jvp", "usual", forward=True)
 def _(problem, layers, x):
     pushed = torch.autograd.functional.jvp(lambda x: u(layers, x), x, problem.signs, create_graph=problem.nested)[1]
     return (pushed * problem.signs).sum(1)
 
 
-@_trace("tangent written out", "formula", forward=True, compiled=True)
+@way.trace("tangent written out", "formula", forward=True, compiled=True)
 def _(problem, layers, x):
     dx = problem.signs
     for weight, bias in layers[:-1]:

@@ -56,6 +56,18 @@ class Ways:
 
         return add
 
+    def trace(
+        self, name: str, tag: Tag = "by hand", *, forward: bool = False, compiled: bool = False
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Decorator: a way to v^T J v; one that goes forward is a way to J v, too."""
+
+        def add(run: Callable[..., Any]) -> Callable[..., Any]:
+            for quantity in ("trace by vjp", "trace by jvp")[: 1 + forward]:
+                self(quantity, name, tag, compiled=compiled)(run)
+            return run
+
+        return add
+
     def of(self, quantity: str, problem: Any) -> Iterator[Way]:
         for way in self._ways.get(quantity, ()):
             if way.where(problem) and (problem.nested or not way.whole):

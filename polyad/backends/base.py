@@ -46,6 +46,7 @@ __all__ = [
     "joined",
     "no_rows",
     "of_some",
+    "push_by_pullbacks",
     "with_aux",
     "zeros_for_none",
 ]
@@ -445,6 +446,12 @@ def with_aux(primitive: Function, has_aux: bool) -> Function:
         return values[:n], lambda cotangents: rest((*cotangents, *zeros)), values[n:]
 
     return both
+
+
+def push_by_pullbacks(backend: Any, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
+    """As pushforward, by the pullback of the pullback, whatever forward mode the backend has."""
+    push = with_aux(functools.partial(Backend.pushforward, backend), has_aux)
+    return push(backend.in_formulas(f), xs, dxs)
 
 
 def contract(xs: Arrays, columns: Sequence[Arrays], cotangents: Sequence[Array | None]) -> Arrays:

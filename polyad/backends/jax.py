@@ -80,10 +80,8 @@ class Jax(Backend):
 
     def pullbacks(self, pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:
         given = [i for i, ct in enumerate(cotangents) if ct is not None]
-        if all(len(cotangents[i]) == 1 for i in given):  # type: ignore[arg-type]
-            return super().pullbacks(pull, cotangents)
         one = of_some(lambda *cotangents: pull(cotangents), cotangents, given)
-        return jax.vmap(one)(*(cotangents[i] for i in given))
+        return _each(one)(*(cotangents[i] for i in given))
 
     def columns(
         self, f: Function, xs: Arrays, has_aux: bool = False, chunk_size: int | None = None

@@ -61,7 +61,7 @@ class Trial:
                     if not patient:
                         placed.refuse_many_directions()
                     self._differentiate(placed, say)
-                    if compiled and type(backend).compile is not Backend.compile:
+                    if compiled and backend.compiles:
                         say("compilation")
                         self._compile(placed)
             except NotScalarError:

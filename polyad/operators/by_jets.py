@@ -22,7 +22,7 @@ from polyad.jets import laplacians, pushforwards, series
 from polyad.operators.curvature import steps
 from polyad.operators.field import Field
 from polyad.operators.passes import Passes
-from polyad.operators.rows import agree, alone, differs, probe, refused
+from polyad.operators.rows import agree, alone, differs, probe, refused, verified
 from polyad.plans import Plan
 
 __all__ = ["by_jets", "compare", "forward_laplacian", "refuse_another", "taylor"]
@@ -104,9 +104,7 @@ def _checked_rows(field: Field, x: Any, y: Any, dys: Any, laps: Any) -> Any:
             return laps
         if field.backend.tracing():
             return refused(field.call, laps, differ)
-    if suspected is None:
-        return refused(field.call, laps, _pushed_rows(field, x, dys))
-    return refused(field.call, laps, field.backend.both(suspected, lambda: _pushed_rows(field, x, dys)))
+    return verified(field.call, laps, suspected, lambda: _pushed_rows(field, x, dys))
 
 
 def _few_rows(field: Field, x: Any, dys: Any, mode: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from polyad.arrays import xp
-from polyad.backends.base import Arrays, Backend, Function, with_aux
+from polyad.backends.base import Arrays, Backend, Function, push_by_pullbacks, with_aux
 from polyad.errors import ArgumentError, PolyadError, UnsupportedError
 from polyad.operators.by_jets import by_jets, taylor
 from polyad.operators.call import Call
@@ -127,18 +127,18 @@ def _pass(passes: Passes, order: int, xs: Arrays) -> Callable[[Call, Function], 
 
 
 def _forward(call: Call, f: Function) -> Function:
-    def pushed(*xs: Any) -> Any:
-        push = with_aux(call.backend.pushforward, call.has_aux)
-        _, dys, *aux = push(f, xs, tuple(map(xp.ones_like, xs)))
-        return (dys, *aux) if call.has_aux else dys
-
-    return pushed
+    return _along_one(call, functools.partial(with_aux(call.backend.pushforward, call.has_aux), f))
 
 
 def _pulled_twice(call: Call, f: Function) -> Function:
+    return _along_one(call, functools.partial(push_by_pullbacks, call.backend, f, has_aux=call.has_aux))
+
+
+def _along_one(call: Call, push: Function) -> Function:
+    """The derivative in the direction of ones that push gives, (xs, dxs) -> (ys, dys) or (ys, dys, aux)."""
+
     def pushed(*xs: Any) -> Any:
-        push = with_aux(functools.partial(Backend.pushforward, call.backend), call.has_aux)
-        _, dys, *aux = push(call.backend.in_formulas(f), xs, tuple(map(xp.ones_like, xs)))
+        _, dys, *aux = push(xs, tuple(map(xp.ones_like, xs)))
         return (dys, *aux) if call.has_aux else dys
 
     return pushed

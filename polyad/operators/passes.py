@@ -10,7 +10,7 @@ from typing import Any
 from polyad import trees
 from polyad.arrays import EPSILON, dtype_name, xp
 from polyad.backends import evaluates
-from polyad.backends.base import Arrays, Backend, contract, no_rows, with_aux
+from polyad.backends.base import Arrays, contract, no_rows, push_by_pullbacks, with_aux
 from polyad.backends.directions import at_once, basis
 from polyad.captures import captured_arrays, pinned
 from polyad.errors import PolyadError, UnsupportedError
@@ -73,10 +73,11 @@ class Passes:
         """(ys, dys, aux); in reverse by the pullback of the pullback, which is linear."""
         if mode == "finite_difference":
             return difference_along(self, xs, dxs)
-        f, primitive = self.f, self.backend.pushforward
+        has_aux = self.call.has_aux
         if mode == "reverse":
-            f, primitive = self.backend.in_formulas(f), functools.partial(Backend.pushforward, self.backend)
-        ys, dys, *aux = with_aux(primitive, self.call.has_aux)(f, xs, dxs)
+            ys, dys, *aux = push_by_pullbacks(self.backend, self.f, xs, dxs, has_aux)
+        else:
+            ys, dys, *aux = with_aux(self.backend.pushforward, has_aux)(self.f, xs, dxs)
         return ys, dys, aux[0] if aux else ()
 
     def pushforwards(self, xs: Arrays, dxs: Sequence[Any]) -> tuple[Arrays, Arrays, Arrays]:
