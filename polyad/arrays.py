@@ -213,6 +213,8 @@ def _call(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     f = _found(path, namespace, backend)
     if _by_type(members, backend) and _plain(path, args, kwargs):
         ways[path, *map(type, args), *kwargs, *map(type, kwargs.values())] = f
+    if path in _JOINING and len(kinds := {*map(type, args[0])}) == 1 and _by_type(args[0], backend):
+        ways[path, "of", *kinds] = f
     if backend is not None and not backend.host and any(isinstance(x, np.ndarray) for x in members):
         args = tuple(_lift(arg, backend, members) for arg in args)
     if any(type(x) is DType for x in members):
@@ -226,6 +228,8 @@ def _by_type(members: Sequence[Any], backend: Backend | None) -> bool:
         return bool(members) and all(type(x) is np.ndarray for x in members)
     return backend.by_type and all(owner(x) is backend for x in members)
 
+
+_JOINING = frozenset(("concat", "stack"))  # of many arrays
 
 # What a tuple among their arguments holds are numbers.
 _SHAPES = frozenset(("broadcast_to", "permute_dims", "reshape", "axis", "axes"))
@@ -324,7 +328,12 @@ class Namespace:
 
 
 def _function(path: str) -> Any:
+    joining = path in _JOINING
+
     def function(*args: Any, **kwargs: Any) -> Any:
+        if joining and len(args) == 1 and type(args[0]) in (list, tuple) and len(kinds := {*map(type, args[0])}) == 1:
+            way = ways.get((path, "of", *kinds))
+            return _call(path, args, kwargs) if way is None else way(*args, **kwargs)
         if kwargs:
             way = ways.get((path, *map(type, args), *kwargs, *map(type, kwargs.values())))
             return _call(path, args, kwargs) if way is None else way(*args, **kwargs)

@@ -6,7 +6,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from polyad import trees
 from polyad.arrays import describe, dtype_name
 from polyad.backends import is_array
 from polyad.errors import ArgumentError, DTypeError, ParameterError

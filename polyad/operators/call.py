@@ -216,7 +216,7 @@ class Call:
         if found is None:
             return None
         alike = found.by_type and len({*map(type, leaves)}) == 1
-        if not (alike or all([owner(leaf) is found for leaf in leaves])) or declared_arrays(self.f):
+        if not (alike or all(owner(leaf) is found for leaf in leaves)) or declared_arrays(self.f):
             return None
         backend = carried(found)
         self.alike = alike and backend is found
@@ -292,7 +292,7 @@ class Call:
 
     def _differentiated(self) -> list[Any]:
         xs = [*itertools.chain(*[self.leaves[i] for i in self.argnums])]
-        if self.alike and all([floating(dtype) for dtype in {x.dtype for x in xs}]):
+        if self.alike and all(map(floating, {x.dtype for x in xs})):
             return xs
         places = [(i, j) for i in self.argnums for j in range(len(self.leaves[i]))]
         for place, (x, (i, j)) in enumerate(zip(xs, places, strict=True)):
