@@ -89,16 +89,14 @@ class Layer:
 
     def check_parameters(self, params: Tree, root: str = "params") -> None:
         """ParameterError where params are not those of this model; names the leaf."""
-        try:
-            shapes = _shapes[self]
-        except KeyError:
-            shapes = _shapes[self] = self.parameter_shapes()
-        if not _fits(shapes, params):
+        if not _fits(_shapes.get(self), params):
+            shapes = self.parameter_shapes()
             _check(shapes, params, root, repr(self))
+            _shapes[self] = shapes
 
 
 _shapes: WeakKeyDictionary[Layer, Any] = WeakKeyDictionary()
-"""By layer, its tree of shapes: a net is made in every step."""
+"""By layer, its tree of shapes, against which parameters were found right: a net is made in every step."""
 
 
 def _fits(shapes: Any, params: Any) -> bool:
