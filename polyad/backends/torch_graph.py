@@ -119,11 +119,21 @@ def has_python_nodes(outputs: Sequence[Array]) -> bool:
 
 def refuse_dead_ends(outputs: Sequence[Array]) -> None:
     """torch cuts the graph behind a function that is differentiable once; the gradient would be zero."""
-    if any(node.name() in ("Error", "torch::autograd::Error") for node in recorded(outputs)):
-        raise UnsupportedError(
-            "a function in f is marked once_differentiable, so that torch has no second derivative of it and would "
-            "give zero. Write its backward pass in differentiable functions, or pass stop_gradient(x) to it"
-        )
+    stack, seen = [y.grad_fn for y in outputs if y.grad_fn is not None], set()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        before = len(stack)
+        for parent, _ in node.next_functions:
+            if parent is not None and type(parent) is not AccumulateGrad:
+                stack.append(parent)
+        if len(stack) == before and node.name() in ("Error", "torch::autograd::Error"):
+            raise UnsupportedError(
+                "a function in f is marked once_differentiable, so that torch has no second derivative of it and would "
+                "give zero. Write its backward pass in differentiable functions, or pass stop_gradient(x) to it"
+            )
 
 
 def refuse_forward_twice(custom: Any, *args: Any) -> None:
