@@ -215,8 +215,10 @@ def _call(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         ways[path, *map(type, args), *kwargs, *map(type, kwargs.values())] = f
     if path in _JOINING and len(kinds := {*map(type, args[0])}) == 1 and _by_type(args[0], backend):
         ways[path, "of", *kinds] = f
-    if backend is not None and not backend.host and any(isinstance(x, np.ndarray) for x in members):
+    given = (*members, *kwargs.values())
+    if backend is not None and not backend.host and any(isinstance(x, np.ndarray) for x in given):
         args = tuple(_lift(arg, backend, members) for arg in args)
+        kwargs = {key: _lift(x, backend, members) for key, x in kwargs.items()}
     if any(type(x) is DType for x in members):
         args = tuple(getattr(namespace, x.name) if type(x) is DType else x for x in args)
     return f(*args, **_resolve(kwargs, namespace)) if kwargs else f(*args)
