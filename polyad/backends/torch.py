@@ -43,6 +43,20 @@ from polyad.errors import DetachError, ImpureFunctionError
 __all__ = ["Torch"]
 
 
+def _as_recorded(push: Function) -> Function:
+    """A pass that runs f with recording on, since no_grad() inside of f means something; its results have no graph."""
+
+    @functools.wraps(push)
+    def pushed(*args: Any, **options: Any) -> Any:
+        if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or inside_functorch():
+            return push(*args, **options)
+        with torch.enable_grad():
+            groups = push(*args, **options)
+        return tuple([tuple([_release(y) for y in group]) for group in groups])
+
+    return pushed
+
+
 class Torch(Backend):
     """Results carry a graph where an outer backward() or grad could ask for one, else none."""
 
@@ -70,12 +84,14 @@ class Torch(Backend):
             return (ys, lambda cotangents: pull(zeros_for_none(cotangents, ys)), *aux)
         return _tape(f, xs, has_aux)
 
+    @_as_recorded
     def pushforward(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
         moving, (points, directions) = _moving(f, xs, dxs)
         with _dual_numbers:
             ys, dys, *aux = jvp(moving, points, directions, has_aux=has_aux)
         return (ys, _same_dtypes(dys, ys), *aux)
 
+    @_as_recorded
     def pushforwards(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
         moving, (points, directions) = _moving(f, xs, dxs)
         if not all(map(len, directions)):  # vmap goes over no rows, but there are none to take the values from
