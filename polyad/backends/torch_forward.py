@@ -47,13 +47,13 @@ def by_formulas(f: Function) -> Function:
     """f, whose norms are formulas, and in which what is made under no_grad() is a constant to forward mode too."""
 
     def formulas(*xs: Array) -> Any:
-        with _Formulas():
+        with _Forward():
             return f(*xs)
 
     return formulas
 
 
-class _Formulas(TorchFunctionMode):  # type: ignore[misc]  # torch has no types for it
+class _Forward(TorchFunctionMode):  # type: ignore[misc]  # torch has no types for it
     def __init__(self) -> None:
         super().__init__()
         self.records = torch.is_grad_enabled()
