@@ -32,10 +32,10 @@ from polyad.backends.base import (
 )
 from polyad.backends.torch_attach import attach
 from polyad.backends.torch_chain import chain
+from polyad.backends.torch_forward import by_formulas
 from polyad.backends.torch_graph import drawn, reaches_outside, recorded, refuse_dead_ends, refuse_third_order
 from polyad.backends.torch_namespace import inside_functorch, namespace, traced, tracing
 from polyad.backends.torch_native import NATIVE
-from polyad.backends.torch_forward import by_formulas
 from polyad.backends.torch_replay import Replay
 from polyad.backends.torch_rows import rows_apart
 from polyad.errors import DetachError, ImpureFunctionError
