@@ -76,6 +76,7 @@ _entries = {
     "autograd": _Entry("polyad.backends.autograd:Autograd", "autograd", 'pip install "polyad[autograd]"'),
     "jax": _Entry("polyad.backends.jax:Jax", "jax", 'pip install "polyad[jax]"'),
     "torch": _Entry("polyad.backends.torch:Torch", "torch", 'pip install "polyad[torch]"'),
+    "cupy": _Entry("polyad.backends.cupy:CuPy", "cupy", 'pip install "polyad[cupy]"'),
 }
 _OWN = frozenset(_entries)
 _HOST = (np.ndarray, np.generic)
@@ -364,7 +365,16 @@ def _info(name: str, entry: _Entry) -> BackendInfo:
     if version is None:
         with suppress(importlib.metadata.PackageNotFoundError):
             version = importlib.metadata.version(package)
-    return BackendInfo(name, version is not None or _is_module(package), version, entry.install)
+    there = version is not None or _is_module(package)
+    return BackendInfo(name, there, _version(package) if there and version is None else version, entry.install)
+
+
+def _version(package: str) -> str | None:
+    """That of a package which is installed under another name, as CuPy is; None where nothing says it."""
+    if package in sys.modules:
+        return getattr(sys.modules[package], "__version__", None)
+    names = importlib.metadata.packages_distributions().get(package)
+    return importlib.metadata.version(names[0]) if names else None
 
 
 def _is_module(name: str) -> bool:
