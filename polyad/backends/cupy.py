@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-import array_api_compat.cupy as namespace
 import cupy
 
 from polyad.backends.base import Array, Arrays, Function
+from polyad.backends.cupy_namespace import namespace, on
 from polyad.backends.standard import Standard
-from polyad.errors import ArgumentError
 
 __all__ = ["CuPy"]
 
@@ -35,7 +34,7 @@ class CuPy(Standard):
         return self._special
 
     def plain(self, values: Any, dtype: str | None, device: Any) -> Array:
-        with cupy.cuda.Device(_number(device)):
+        with on(device):
             return cupy.asarray(values, dtype=dtype)
 
     def to_host(self, array: Array) -> Any:
@@ -57,13 +56,3 @@ class CuPy(Standard):
     def wait(self, arrays: Sequence[Array]) -> Arrays:
         cupy.cuda.get_current_stream().synchronize()
         return tuple(arrays)
-
-
-def _number(device: Any) -> int | None:
-    """The number of a device, from "cuda:1", "cuda", a number or a Device of CuPy; None is the current one."""
-    if isinstance(device, str):
-        kind, _, number = device.partition(":")
-        if kind not in ("cuda", "gpu") or not (number or "0").isdigit():
-            raise ArgumentError(f"cupy has no device {device!r}; its devices are 'cuda', 'cuda:0', 'cuda:1' and so on")
-        return int(number) if number else None
-    return getattr(device, "id", device)

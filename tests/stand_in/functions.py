@@ -23,10 +23,13 @@ class ufunc:  # noqa: N801  # its name
         self.__name__, self.nin, self._version = f"cupy_{name}", nin, version
         self._compute = getattr(np, name)
 
-    def __call__(self, *args, out=None, dtype=None, casting="same_kind", **options):
-        if len(args) != self.nin:
-            raise TypeError(f"Wrong number of arguments for {self.__name__!r}")
-        return wrapped(self._compute(*(plain(x, self._version) for x in args), dtype=dtype, casting=casting, **options))
+    def __call__(self, *args, **options):
+        if len(args) != self.nin or not options.keys() <= {"out", "dtype", "casting"}:
+            raise TypeError(f"Wrong arguments for {self.__name__!r}")
+        for x in args:
+            if isinstance(x, list | tuple | str) or x is None:
+                raise TypeError(f"Unsupported type {type(x)}")
+        return wrapped(self._compute(*(plain(x, self._version) for x in args), **options))
 
 
 def function(name, signature, version, module=np):
@@ -65,7 +68,7 @@ def plain(x, version):
         return type(x)(plain(part, version) for part in x)
     if isinstance(x, np.generic) and version.startswith("13"):
         return x.item()  # its numbers count as Python's: the rules of NumPy 1
-    if x is None or isinstance(x, SCALARS + (str, slice, range, type, np.dtype)) or x is Ellipsis:
+    if x is None or isinstance(x, (*SCALARS, str, slice, range, type, np.dtype)) or x is Ellipsis:
         return x
     raise TypeError(f"Unsupported type {type(x)}")
 
@@ -145,9 +148,7 @@ def solve(a, b):
         b = np.broadcast_to(b, a.shape[:-1])
         return np.linalg.solve(a, b[..., None])[..., 0]
     if a.shape[:-1] != b.shape[:-1]:
-        raise ValueError(
-            "a must have (..., M, M) shape and b must have (..., M, K) for multidimensional b"
-        )
+        raise ValueError("a must have (..., M, M) shape and b must have (..., M, K) for multidimensional b")
     return np.linalg.solve(a, b)
 
 
