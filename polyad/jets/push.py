@@ -69,8 +69,8 @@ def _refused(error: TypeError) -> str:
     lines = [p.line for p in places if "site-packages" not in p.filename and HERE not in Path(p.filename).parents]
     words = str(error).splitlines()[0]
     return (
-        f"a function in it takes arrays of its framework alone, as all of jnp and cupy do. It met one that polyad's jets "
-        f"differentiate in {(lines or ['f'])[-1]!r} ({words}). Type the function of polyad.xp, which takes both: "
+        f"a function in it takes arrays of its framework alone, as all of jnp and cupy do. It met one that polyad's "
+        f"jets differentiate in {(lines or ['f'])[-1]!r} ({words}). Type the function of polyad.xp, which takes both: "
         f"xp.tanh(x) for jnp.tanh(x) or cupy.tanh(x), xp.linalg.solve(a, b) for jnp.linalg.solve(a, b)"
     )
 
