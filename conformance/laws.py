@@ -14,7 +14,8 @@ import numpy as np
 import polyad
 from polyad import stop_gradient, trees, xp
 from polyad.backends import current, use_backend
-from polyad.backends.base import Backend, basis, with_aux
+from polyad.backends.base import Backend, with_aux
+from polyad.backends.directions import basis
 
 from .case import Case, numbers
 
@@ -294,7 +295,7 @@ def towers(order: int) -> Iterator[tuple[str, ...]]:
 def sines(a: Any, x: Any, v: Any, order: int) -> Any:
     """Derivatives of sin(a . x) along v: (order - 1 of them and a gradient)."""
     u, slope = a @ x, a @ v
-    derivative = [np.sin, np.cos, lambda u: -np.sin(u), lambda u: -np.cos(u)][order % 4](u)
+    derivative = (np.sin(u), np.cos(u), -np.sin(u), -np.cos(u))[order % 4]
     return derivative * slope ** (order - 1) * a
 
 
