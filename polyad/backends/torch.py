@@ -16,6 +16,7 @@ from torch.func import jvp, vjp, vmap
 
 from polyad.arrays import dtype_name
 from polyad.backends.base import (
+    LOOKS,
     Array,
     Arrays,
     Aside,
@@ -95,8 +96,12 @@ class Torch(Backend):
             return super().pullbacks(pull, cotangents)
         return _together(pull, cotangents)
 
-    def batch(self, f: Function) -> Function:
-        return vmap(f)
+    def batch(self, f: Function, has_shared: bool = False) -> Function:
+        return vmap(f, out_dims=(0, None) if has_shared else 0)
+
+    def refusal(self, error: Exception) -> str:
+        words = str(error)
+        return next((what for part, what in REFUSED_IN_A_BATCH.items() if part in words), "")
 
     def aside(self, sweep: Sweep, f: Function, xs: Arrays, captured: Captured, beside: Arrays = ()) -> Aside | None:
         if inside_functorch() or forward_ad._current_level >= 0 or torch.compiler.is_compiling():
@@ -284,6 +289,13 @@ def _together(pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:
 
 # Backward rules that torch 2.13 batches wrongly: off by 1.2 for a 4 x 6 point set.
 BATCHED_WRONGLY = {"CdistBackward0"}
+
+# What f does, by a part of what torch says of it inside of vmap.
+REFUSED_IN_A_BATCH = {
+    "data-dependent control flow": LOOKS,
+    ".item() on a Tensor": LOOKS,
+    "randomness": "draws random numbers. Draw them outside, with an axis of points, and pass them in",
+}
 
 # Functions whose backward pass has a wrong derivative in forward mode (torch 2.13), which were
 # found by running through torch's own list of operations. Fused norms are formulas there.
