@@ -318,8 +318,9 @@ class Scope:
         """Whether this code runs for each of many points, which are mapped over in the same place."""
         evaluation: Evaluation | None = _evaluation.get()
         entered: Scope | None = None
-        while evaluation is not self.evaluation and evaluation is not None and evaluation.mapped is not None:
-            evaluation, entered = evaluation.around, evaluation.mapped
+        while evaluation is not None and evaluation is not self.evaluation and evaluation.mapped is not None:
+            entered = evaluation.mapped
+            evaluation = evaluation.around
         return (
             entered is not None
             and evaluation is self.evaluation
