@@ -10,22 +10,19 @@ from polyad.errors import ArgumentError
 
 Arrays = tuple[Any, ...]
 
-__all__ = ["loop"]
+__all__ = ["loop", "of_no_rows"]
 
 
 def loop(f: Callable[..., Any], has_shared: bool = False) -> Callable[..., Any]:
     """f over the leading axis of every argument, as `Backend.batch` says it.
 
-    Without rows the shapes of what f returns are those for a row of ones.
-
     raises  ArgumentError where f returns other arrays for one row than for another
     """
 
     def batched(*xs: Any) -> Any:
-        n = xs[0].shape[0]
-        if not n:
-            return _of_none(f(*map(_some_row, xs)), has_shared)
-        outs = [f(*(x[i] for x in xs)) for i in range(n)]
+        outs = [f(*(x[i] for x in xs)) for i in range(xs[0].shape[0])]
+        if not outs:
+            return of_no_rows(f, xs, has_shared)
         if not has_shared:
             return _stacked(outs)
         return _stacked([ys for ys, _ in outs]), _equal([shared for _, shared in outs])
@@ -33,12 +30,20 @@ def loop(f: Callable[..., Any], has_shared: bool = False) -> Callable[..., Any]:
     return batched
 
 
+def of_no_rows(f: Callable[..., Any], xs: Arrays, has_shared: bool = False) -> Any:
+    """The same for no rows: constants, whose shapes are those of what f returns for a row of ones."""
+    out = f(*map(_some_row, xs))
+    ys, shared = out if has_shared else (out, ())
+    empty = tuple(xp.zeros_like(y)[None][:0] for y in ys)
+    return (empty, shared) if has_shared else empty
+
+
 def _stacked(rows: Sequence[Arrays]) -> Arrays:
     for i, row in enumerate(rows):
         before, now = ([tuple(y.shape) for y in ys] for ys in (rows[0], row))
         if before != now:
             raise ArgumentError(
-                f"f returns arrays of shapes {', '.join(map(str, before))} for point 0 of a batch, and "
+                f"vmap: f returns arrays of shapes {', '.join(map(str, before))} for point 0 of a batch, and "
                 f"{', '.join(map(str, now))} for point {i}; they must be the same for all"
             )
     return tuple(xp.stack(list(ys)) for ys in zip(*rows, strict=True))
@@ -59,9 +64,3 @@ def _same(first: np.ndarray, y: Any) -> bool:
 def _some_row(x: Any) -> Any:
     row = xp.sum(x, axis=0)  # of no rows: its shape is what counts
     return xp.astype(xp.ones_like(row) if number_kind(x) == "floating" else xp.zeros_like(row), x.dtype)
-
-
-def _of_none(out: Any, has_shared: bool) -> Any:
-    ys, shared = out if has_shared else (out, ())
-    empty = tuple(xp.zeros_like(y)[None][:0] for y in ys)
-    return (empty, shared) if has_shared else empty

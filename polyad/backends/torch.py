@@ -31,6 +31,7 @@ from polyad.backends.base import (
     of_some,
     zeros_for_none,
 )
+from polyad.backends.loop import of_no_rows
 from polyad.backends.torch_attach import attach
 from polyad.backends.torch_chain import chain
 from polyad.backends.torch_graph import drawn, reaches_outside, recorded, refuse_dead_ends, refuse_third_order
@@ -97,7 +98,17 @@ class Torch(Backend):
         return _together(pull, cotangents)
 
     def batch(self, f: Function, has_shared: bool = False) -> Function:
-        return vmap(f, out_dims=(0, None) if has_shared else 0)
+        each = vmap(f, out_dims=(0, None) if has_shared else 0)
+
+        def batched(*xs: Array) -> Any:
+            try:
+                return each(*xs)
+            except IndexError:
+                if len(xs[0]):
+                    raise
+                return of_no_rows(f, xs, has_shared)  # max, and some passes through backward, know no batch of none
+
+        return batched
 
     def refusal(self, error: Exception) -> str:
         words = str(error)

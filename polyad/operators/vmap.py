@@ -98,7 +98,7 @@ class _Points(Call):
         self.count = self._one_size([(*names[place], axis) for place, axis in given])
         self.out_axes, self.scope = out_axes, Scope()
         self.has_shared = None in trees.entries(out_axes)
-        self.returned = False
+        self.returned, self.out_spec = False, None
 
     def plan(self, chunk_size: int | None) -> Plan:
         """For `explain`."""
@@ -131,7 +131,8 @@ class _Points(Call):
             xs[place] = row
         with running(self.backend, self._known, self.scope) as backend:
             out = self.f(*self._rebuilt(xs), **self.kwargs)
-            leaves, self.out_spec = trees.flatten(out)
+            leaves, spec = trees.flatten(out)
+            self.out_spec = self._the_same(spec)
             self.axes = self._axes_of_outputs(out)
             ys = [self._output(leaf, i, backend) for i, leaf in enumerate(leaves)]
         self.returned = True
@@ -210,6 +211,14 @@ class _Points(Call):
         return sizes[0]
 
     # Outputs.
+
+    def _the_same(self, spec: Any) -> Any:
+        if self.out_spec not in (None, spec):
+            raise ArgumentError(
+                f"vmap: f returned the tree {_of_leaves(self.out_spec)} for one point, and {_of_leaves(spec)} for "
+                f"another one. Return the same tree for all of them"
+            )
+        return spec
 
     def _axes_of_outputs(self, out: Any) -> list[int | None]:
         try:
