@@ -57,7 +57,7 @@ def vmap(
         points = _Points(f, args, kwargs, in_axes, out_axes, backend)
         with step("vmap", points.backend.name) as this:
             this.plan = points.plan(chunk_size)
-            return points.result(*points.evaluated(chunk_size))
+            return points.result(*points.backend.shielded(points.evaluated, chunk_size))
 
     mapped.__name__ = f"vmap_of_{getattr(f, '__name__', type(f).__name__)}"
     return mapped
@@ -98,7 +98,7 @@ class _Points(Call):
         self.count = self._one_size([(*names[place], axis) for place, axis in given])
         self.out_axes, self.scope = out_axes, Scope()
         self.has_shared = None in trees.entries(out_axes)
-        self.returned, self.out_spec = False, None
+        self.out_spec: Any = None
 
     def plan(self, chunk_size: int | None) -> Plan:
         """For `explain`."""
@@ -133,7 +133,7 @@ class _Points(Call):
             out = self.f(*self._rebuilt(xs), **self.kwargs)
             leaves, spec = trees.flatten(out)
             self.out_spec = self._the_same(spec)
-            self.axes = self._axes_of_outputs(out)
+            self.axes = [self.out_axes] * len(leaves) if _is_axis(self.out_axes) else self._axes_of_outputs(out)
             ys = [self._output(leaf, i, backend) for i, leaf in enumerate(leaves)]
         self.returned = True
         if not self.has_shared:
@@ -170,6 +170,8 @@ class _Points(Call):
 
     def _axes_of(self, i: int, entry: Any) -> list[int | None]:
         """The axis of each leaf of argument i."""
+        if _is_axis(entry):
+            return [entry] * len(self.leaves[i])
         try:
             return trees.prefix(entry, trees.unflatten(self.specs[i], self.leaves[i]))
         except ValueError:
