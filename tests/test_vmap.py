@@ -356,3 +356,18 @@ def test_on_jax_it_is_the_same_program():
 
     ours, own = vmap(gradient(point), (None, 0)), jax.vmap(jax.grad(point), (None, 0))
     assert instructions(ours) == instructions(own)
+
+
+def test_masks_of_single_points(backend):
+    """Keys that are mapped give each point a mask of its own, that of a call with this key."""
+    model = Chain(Dense(3, 16), Dropout(0.5))
+    params, state = setup(0, model, backend=backend, dtype="float64")
+    x = arrays(backend, X)
+    words = np.random.default_rng(1).integers(0, 2**31, (6, 2)).astype(np.int32)
+    keys = {"layer_0": {}, "layer_1": {**state["layer_1"], "key": convert(words, backend)}}
+    axes = {"layer_0": None, "layer_1": {"key": 0, "count": None, "mode": None}}
+    found = host(vmap(lambda x, state: StatefulLayer(model, params, state)(x), (0, axes))(x, keys))[0]
+    for i, word in enumerate(words):
+        own = {"layer_0": {}, "layer_1": {**state["layer_1"], "key": convert(word, backend)}}
+        assert difference(found[i], host(StatefulLayer(model, params, own)(x[i]))[0]) < 1e-14
+    assert len({tuple(row) for row in found != 0}) > 3
