@@ -64,6 +64,9 @@ def lap(problem: Problem, net: Any, x: Any) -> Any:
 
 def parameters(problem: Problem, net: Any, x: Any) -> Any:
     """The Jacobian of u in the parameters, (batch, outputs, *shape) of each; of single points."""
+    if problem.size.outputs == 1:
+        slopes = vmap(gradient(lambda params, x: net(x, params)[0]), in_axes=(None, 0))(net.params, x)
+        return [leaf[:, None] for leaf in trees.leaves(slopes)]
     return trees.leaves(vmap(jacobian(lambda params, x: net(x, params)), in_axes=(None, 0))(net.params, x))
 
 
