@@ -7,7 +7,19 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from polyad import StatefulLayer, batched_jacobian, derivative, gradient, jacobian, jvp, laplacian, trees, vjp, xp
+from polyad import (
+    StatefulLayer,
+    batched_jacobian,
+    derivative,
+    gradient,
+    jacobian,
+    jvp,
+    laplacian,
+    trees,
+    vjp,
+    vmap,
+    xp,
+)
 
 from .problem import Problem, plain
 
@@ -51,7 +63,15 @@ def lap(problem: Problem, net: Any, x: Any) -> Any:
 
 
 def parameters(problem: Problem, net: Any, x: Any) -> Any:
-    """The Jacobian of u in the parameters, (batch, outputs, *shape) of each."""
+    """The Jacobian of u in the parameters, (batch, outputs, *shape) of each; of single points."""
+    if problem.size.outputs == 1:
+        slopes = vmap(gradient(lambda params, x: net(x, params)[0]), in_axes=(None, 0))(net.params, x)
+        return [leaf[:, None] for leaf in trees.leaves(slopes)]
+    return trees.leaves(vmap(jacobian(lambda params, x: net(x, params)), in_axes=(None, 0))(net.params, x))
+
+
+def undivided(problem: Problem, net: Any, x: Any) -> Any:
+    """The same of all points together, of which nobody says that they are independent."""
     return trees.leaves(jacobian(lambda params: net(x, params), net.params))
 
 
@@ -88,6 +108,7 @@ QUANTITIES: dict[str, Callable[[Problem, Any, Any], Any]] = {
     "loop": loop,
     "Laplacian": lap,
     "Jacobian in parameters": parameters,
+    "Jacobian in parameters, undivided": undivided,
     "trace by vjp": trace_by_vjp,
     "trace by jvp": trace_by_jvp,
     "third order": third,

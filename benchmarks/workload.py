@@ -118,6 +118,7 @@ def _workloads() -> Iterable[Workload]:
     yield from _on("torch* torch+ jax+* autograd*", group, group, Size(1, 1, 16, 12, 3))
     yield from _on("torch jax+ autograd", group, group, Size(2, 1, 128, 32, 3))
     yield from _on("torch jax+", group, group, Size(3, 3, 64, 32, 2))
+    yield from _on("torch jax+ autograd", group, f"{group}, undivided", Size(2, 1, 128, 32, 3))
 
     group = "trace"
     for quantity in ("trace by vjp", "trace by jvp"):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from . import arguments, examples, fields, laws, nested, networks, refusals
+from . import arguments, examples, fields, laws, nested, networks, points, refusals
 from .case import Case
 from .operations.group import Group
 
@@ -10,7 +10,7 @@ __all__ = ["GROUPS", "PROVIDERS", "cases_of", "listed"]
 
 _CASES: dict[str, tuple[Case, ...]] = {
     "adapter laws": tuple(laws.CASES),
-    "first order": (*arguments.CASES, *fields.CASES),
+    "first order": (*arguments.CASES, *fields.CASES, *points.CASES),
     "nested": tuple(nested.CASES),
     "documented examples": examples.CASES,
     "layers and state": tuple(networks.CASES),

@@ -319,6 +319,21 @@ must(
     *(OwnError, "mine"),
 )
 must(
+    "vmap says which arguments have other numbers of points",
+    lambda x: polyad.vmap(lambda x, y: x * y[0])(x, x[:3]),
+    *(errors.ArgumentError, "x has 4 along axis 0", "y has 3 along axis 0"),
+)
+must(
+    "vmap wants an axis in one argument at least",
+    lambda x: polyad.vmap(rows, None)(x),
+    *(errors.ArgumentError, "maps no argument", r"in_axes=\(0,\)"),
+)
+must(
+    "vmap says what is not the same for all points",
+    lambda x: polyad.vmap(lambda x: (x, xp.sum(x)), 0, (0, None))(x),
+    *(errors.ArgumentError, r"out_axes has None for f\(\.\.\.\)\[1\]"),
+)
+must(
     "ravel names an integer leaf",
     lambda x, n: polyad.ravel({"x": x, "n": n}),
     *(errors.DTypeError, r"tree\['n'\]", "integer", "None"),

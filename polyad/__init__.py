@@ -63,6 +63,7 @@ from polyad.operators import (
     value_and_jacobian,
     value_and_laplacian,
     vjp,
+    vmap,
 )
 from polyad.outline import outline
 from polyad.stateful import StatefulLayer, compose
@@ -144,5 +145,6 @@ __all__ = [
     "value_and_jacobian",
     "value_and_laplacian",
     "vjp",
+    "vmap",
     "xp",
 ]

@@ -61,6 +61,12 @@ class StatefulLayer:
                 "state, and would do so when it is compiled and never again. Make it inside, "
                 "net = StatefulLayer(model, params, state), and return net.state; or type polyad.test_mode(state)"
             )
+        elif self._scope.is_mapped():
+            raise ImpureFunctionError(
+                "vmap: a call of this StatefulLayer, which was made outside of the mapped function, changes its state, "
+                "once for each point. Make it inside, net = StatefulLayer(model, params, state), where a change is one "
+                "of that point, and return net.state if you want it; or type polyad.test_mode(state)"
+            )
 
     def __reduce__(self) -> Any:
         return StatefulLayer, (self.model, self.params, self.state)  # the place of a copy is where it is made

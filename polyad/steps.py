@@ -14,7 +14,10 @@ __all__ = ["Step", "explained", "recorded", "recording", "step"]
 
 @dataclass
 class Step:
-    """One derivative: which pass ran it, what it keeps for the pass around it, and the derivatives inside of f."""
+    """One derivative: which pass ran it, what it keeps for the pass around it, and the derivatives inside of f.
+
+    Of vmap: how it goes over the points; it keeps what is in f.
+    """
 
     operator: str
     backend: str = ""
@@ -32,7 +35,7 @@ class Step:
         yield f"{margin}{self.operator} on {self.backend}: {plan.mode}, {sweeps}{why}"
         if plan.prediction:
             yield f"{margin}  {plan.prediction}"
-        if depth:
+        if depth and self.strategy:
             yield f"{margin}  keeps for the pass around it: {self.strategy}: {self.reason}"
         for inner in self.inner:
             yield from inner.lines(depth + 1)
@@ -60,7 +63,7 @@ def recorded() -> bool:
 _NOBODY: AbstractContextManager[Step] = nullcontext(Step("what nobody records"))
 
 
-def step(operator: str, backend: str, strategy: str, reason: str) -> AbstractContextManager[Step]:
+def step(operator: str, backend: str, strategy: str = "", reason: str = "") -> AbstractContextManager[Step]:
     """The step of one derivative, entered in the one around it where somebody records.
 
     f is evaluated more than once by some passes; equal steps are entered once.

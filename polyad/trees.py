@@ -14,7 +14,19 @@ TreeSpec = optree.PyTreeSpec
 NAMESPACE = "polyad"  # nodes registered here are seen by polyad alone; global ones are seen too
 LEAF = optree.treespec_leaf(namespace=NAMESPACE)  # of a tree that is one leaf
 
-__all__ = ["LEAF", "Tree", "TreeSpec", "flatten", "leaves", "map", "names", "register", "unflatten"]
+__all__ = [
+    "LEAF",
+    "Tree",
+    "TreeSpec",
+    "entries",
+    "flatten",
+    "leaves",
+    "map",
+    "names",
+    "prefix",
+    "register",
+    "unflatten",
+]
 
 
 def flatten(tree: Tree) -> tuple[list[Any], TreeSpec]:
@@ -35,6 +47,21 @@ def leaves(tree: Tree) -> list[Any]:
 def map(f: Callable[..., Any], tree: Tree, *rest: Tree, is_leaf: Callable[[Any], bool] | None = None) -> Tree:
     """f applied to each leaf, or to the leaves of equal trees at equal places."""
     return optree.tree_map(f, tree, *rest, is_leaf=is_leaf, namespace=NAMESPACE)
+
+
+def entries(tree: Tree) -> list[Any]:
+    """Leaves of the tree, in order, among which None is one."""
+    return optree.tree_leaves(tree, none_is_leaf=True, namespace=NAMESPACE)
+
+
+def prefix(entries: Tree, tree: Tree) -> list[Any]:
+    """For each leaf of the tree the leaf of `entries` that stands in its place or above it; None is a leaf of those.
+
+    raises  ValueError where the entries are no prefix of the tree
+    """
+    options: Any = {"none_is_leaf": True, "namespace": NAMESPACE}
+    spread, places = optree.broadcast_prefix(entries, tree, **options), optree.tree_leaves(tree, **options)
+    return [entry for entry, leaf in zip(spread, places, strict=True) if leaf is not None]
 
 
 def names(tree: Tree, root: str) -> list[str]:

@@ -69,7 +69,7 @@ class Ways:
         return add
 
     def of(self, quantity: str, problem: Any) -> Iterator[Way]:
-        for way in self._ways.get(quantity, ()):
+        for way in self._ways.get(quantity.removesuffix(", undivided"), ()):  # another way of polyad to the same
             if way.where(problem) and (problem.nested or not way.whole):
                 yield way
 

@@ -167,12 +167,24 @@ def owner(x: Any) -> Backend | None:
 class Evaluation:
     """One evaluation of the function of a polyad call, inside of that of the call around it.
 
-    known  what the call has read, which later evaluations of its function read too:
-           a strategy may evaluate it again when the caller has gone on
+    known           what the call has read, which later evaluations of its function read too:
+                    a strategy may evaluate it again when the caller has gone on
+    mapped          where the call was made that maps the function over points; None for one that differentiates it
+    differentiates  whether this call does that, or one around it
     """
 
-    def __init__(self, around: Evaluation | None, known: dict[int, Any]) -> None:
-        self.around, self.known = around, known
+    differentiates: bool
+
+    def __init__(self, around: Evaluation | None, known: dict[int, Any], mapped: Scope | None = None) -> None:
+        self.around, self.known, self.mapped = around, known, mapped
+        self.differentiates = mapped is None or (around is not None and around.differentiates)
+
+
+def _outside(evaluation: Evaluation | None) -> Evaluation | None:
+    """The innermost evaluation around this one, or itself, that is none of a point of many."""
+    while evaluation is not None and evaluation.mapped is not None:
+        evaluation = evaluation.around
+    return evaluation
 
 
 # The innermost polyad call or `use_backend` block, then the process-wide default.
@@ -208,15 +220,18 @@ def use_backend(name: str | Backend) -> Iterator[None]:
 
 
 class running:  # noqa: N801  # a `with` block; as a class it costs a third of a generator's
-    """What a polyad call does around the function that it differentiates; known is the dict of this call."""
+    """What a polyad call does around the function that it differentiates; known is the dict of this call.
 
-    __slots__ = ("_tokens", "backend", "known")
+    mapped  where the call was made, if it maps the function and does not differentiate it
+    """
 
-    def __init__(self, backend: Backend, known: dict[int, Any] | None = None) -> None:
-        self.backend, self.known = backend, {} if known is None else known
+    __slots__ = ("_tokens", "backend", "known", "mapped")
+
+    def __init__(self, backend: Backend, known: dict[int, Any] | None = None, mapped: Scope | None = None) -> None:
+        self.backend, self.known, self.mapped = backend, {} if known is None else known, mapped
 
     def __enter__(self) -> Backend:
-        around = Evaluation(_evaluation.get(), self.known)
+        around = Evaluation(_evaluation.get(), self.known, self.mapped)
         self._tokens = _running.set(self.backend), _evaluation.set(around)
         return self.backend
 
@@ -228,14 +243,15 @@ class running:  # noqa: N801  # a `with` block; as a class it costs a third of a
 
 def evaluates() -> bool:
     """Whether this is inside of a function that a polyad call differentiates."""
-    return _evaluation.get() is not None
+    evaluation = _evaluation.get()
+    return evaluation is not None and evaluation.differentiates
 
 
 def depth() -> int:
     """How many functions that polyad calls differentiate this is inside of."""
-    evaluation, found = _evaluation.get(), 0
+    evaluation, found = _outside(_evaluation.get()), 0
     while evaluation is not None:
-        evaluation, found = evaluation.around, found + 1
+        evaluation, found = _outside(evaluation.around), found + 1
     return found
 
 
@@ -298,7 +314,20 @@ class Scope:
         entered = _compiled.get()
         return (
             entered is not None
-            and self.evaluation is entered.evaluation is _evaluation.get()
+            and self.evaluation is entered.evaluation is _outside(_evaluation.get())
+            and self.transformations.items() <= entered.transformations.items()
+        )
+
+    def is_mapped(self) -> bool:
+        """Whether this code runs for each of many points, which are mapped over in the same place."""
+        evaluation: Evaluation | None = _evaluation.get()
+        entered: Scope | None = None
+        while evaluation is not None and evaluation is not self.evaluation and evaluation.mapped is not None:
+            entered = evaluation.mapped
+            evaluation = evaluation.around
+        return (
+            entered is not None
+            and evaluation is self.evaluation
             and self.transformations.items() <= entered.transformations.items()
         )
 

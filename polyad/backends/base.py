@@ -16,6 +16,7 @@ from typing import Any
 
 from polyad.arrays import xp
 from polyad.backends.directions import at_once, basis, largest, refuse_too_large
+from polyad.backends.loop import loop
 from polyad.backends.purity import refuse_changed
 from polyad.errors import PrecisionError, UnsupportedError
 
@@ -31,6 +32,8 @@ Push = Callable[[Arrays, Sequence[Array | None]], Arrays]
 Transpose = Callable[[Arrays, Sequence[Array | None]], Arrays]
 
 __all__ = [
+    "LOOKS",
+    "REVERSE",
     "Array",
     "Arrays",
     "Aside",
@@ -53,6 +56,9 @@ __all__ = [
 
 
 REVERSE = "choose mode='reverse', which evaluates it once, where the backend has it"
+
+
+LOOKS = "looks at the value of an array, which is that of all points at once. Write xp.where(condition, a, b)"
 
 
 class Backend(ABC):
@@ -230,14 +236,21 @@ class Backend(ABC):
         """
         return {}
 
-    def batch(self, f: Function) -> Function:
-        """f over a leading axis of every argument (vmap); a loop where there is none."""
+    def batch(self, f: Function, has_shared: bool = False) -> Function:
+        """f over a leading axis of every argument (vmap); a loop where there is none.
 
-        def batched(*xs: Array) -> Arrays:
-            rows = [f(*row) for row in zip(*xs, strict=True)]
-            return tuple(xp.stack(ys) for ys in zip(*rows, strict=True))
+        has_shared  f returns (ys, shared) with a second tuple of arrays that are the same for each row, and so does
+                    what is returned; ValueError where they are not
+        """
+        return loop(f, has_shared)
 
-        return batched
+    def refusal(self, error: Exception) -> str:
+        """What f does, in words, that made the framework's own `batch` raise this; "" where that is not known."""
+        return ""
+
+    def rows(self, x: Array, start: Any, count: int) -> Array:
+        """x[start : start + count], where start may be traced by a loop of the framework."""
+        return x[start : start + count]
 
     def aside(self, sweep: Sweep, f: Function, xs: Arrays, captured: Captured, beside: Arrays = ()) -> Aside | None:
         """sweep(f, *xs, *beside), a tuple of arrays, run on constants: nothing is kept for the pass around.
@@ -323,6 +336,11 @@ class Backend(ABC):
         """
         more = len(captured())
         return (lambda *args: f(*args[: len(args) - more])) if more else f
+
+    @property
+    def batches(self) -> bool:
+        """Whether the framework batches a function itself, where others loop."""
+        return type(self).batch is not Backend.batch
 
     @property
     def compiles(self) -> bool:

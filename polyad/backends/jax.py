@@ -12,6 +12,7 @@ import numpy as np
 from polyad.arrays import dtype_name, xp
 from polyad.backends import jax_linear
 from polyad.backends.base import (
+    LOOKS,
     REVERSE,
     Array,
     Arrays,
@@ -113,8 +114,14 @@ class Jax(Backend):
         first = tuple(z.reshape(whole * step, *z.shape[2:]) for z in found)
         return joined([first, sweep(whole * step, n - whole * step)]) if n % step else first
 
-    def batch(self, f: Function) -> Function:
-        return jax.vmap(f)
+    def batch(self, f: Function, has_shared: bool = False) -> Function:
+        return jax.vmap(f, out_axes=(0, None) if has_shared else 0)
+
+    def refusal(self, error: Exception) -> str:
+        return LOOKS if isinstance(error, LOOKS_AT_VALUES) else ""
+
+    def rows(self, x: Array, start: Any, count: int) -> Array:
+        return jax.lax.dynamic_slice_in_dim(x, start, count)
 
     def both(self, condition: Array, then: Callable[[], Array]) -> Array:
         closed, found, _ = _closed(lambda: (then(),), ())

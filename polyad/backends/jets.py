@@ -11,6 +11,7 @@ from polyad.backends.base import Array, Arrays, Backend, Function, with_aux
 from polyad.compositions import ACTIVATIONS
 from polyad.errors import DetachError
 from polyad.jets import Jet, pushforwards
+from polyad.jets.batch import batch
 from polyad.jets.jet import bottom
 from polyad.jets.namespace import namespace_over
 from polyad.jets.pullback import pullback
@@ -80,6 +81,18 @@ class Jets(JetBackend):
         both = f if has_aux else lambda *xs: (f(*xs), ())
         ys, pull, aux = pullback(jet_levels(self), below, both, xs)
         return (ys, pull, aux) if has_aux else (ys, pull)
+
+    @property
+    def batches(self) -> bool:
+        return self.inner.batches
+
+    def batch(self, f: Function, has_shared: bool = False) -> Function:
+        if not self.batches:
+            return super().batch(f, has_shared)
+        return batch(jet_levels(self), self.inner.batch, f, has_shared)
+
+    def refusal(self, error: Exception) -> str:
+        return self.inner.refusal(error)
 
     def plain(self, values: Any, dtype: str | None, device: Any) -> Array:
         return self.inner.asarray(values, dtype, device)

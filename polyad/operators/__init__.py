@@ -13,6 +13,7 @@ from polyad.operators.laplacian import laplacian, value_and_laplacian
 from polyad.operators.products import jvp, vjp
 from polyad.operators.ravel import ravel
 from polyad.operators.tune import tune
+from polyad.operators.vmap import vmap
 
 __all__ = [
     "batched_jacobian",
@@ -37,4 +38,5 @@ __all__ = [
     "value_and_jacobian",
     "value_and_laplacian",
     "vjp",
+    "vmap",
 ]

@@ -131,7 +131,7 @@ class Call:
 
     def _of_jets(self, xs: Sequence[Any]) -> Backend | None:
         """Whose jets are among xs; those of a pass around are arrays of the backend like others."""
-        if self.alike and {*map(type, xs)} == {type(self.xs[0])}:
+        if self.alike and {*map(type, xs)} <= {*map(type, self.xs[:1])}:
             return None
         for x in xs:
             found = owner(x)

@@ -35,6 +35,9 @@ def jacobian(
                 trees, the tree of f whose leaves are trees of args[argnums]
     raises      ArgumentError, LeafError, BackendError, ModeError
     source      Griewank & Walther (2008), ch. 3
+
+    In parameters, of points that do not depend on each other, vmap(jacobian(of_a_point),
+    in_axes=(None, 0))(params, x) is up to 70 times faster: here nobody says that they do not.
     """
     _, blocks, aux = _jacobian("jacobian", f, args, argnums, has_aux, backend, mode, chunk_size, _kwargs)
     return (blocks, *aux) if has_aux else blocks
