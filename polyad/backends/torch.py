@@ -91,7 +91,7 @@ class Torch(Backend):
 
     def pullbacks(self, pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:
         one_alone = all(len(ct) == 1 for ct in cotangents if ct is not None)
-        if one_alone or inside_functorch() or not _batches(getattr(pull, "outputs", ())):
+        if one_alone or inside_functorch() or not _batches(pull):
             return super().pullbacks(pull, cotangents)
         return _together(pull, cotangents)
 
@@ -132,8 +132,12 @@ class Torch(Backend):
         return not any(node.name() in FORWARD_WRONGLY for node in recorded(getattr(pull, "outputs", ())))
 
     def rows_apart(self, pull: Pull, batch: int) -> bool:
-        ends = (*getattr(pull, "inputs", ()), *getattr(pull, "outputs", ()))
-        return len(ends) == 2 and rows_apart(ends[1], ends[0], batch)
+        xs: Arrays = getattr(pull, "inputs", ())
+        ys: Arrays = getattr(pull, "outputs", ())
+        if len(xs) != 1 or len(ys) != 1 or not rows_apart(ys[0], xs[0], batch):
+            return False
+        pull.batches = True  # type: ignore[attr-defined]  # of all nodes between them the names are known
+        return True
 
     def shielded(self, f: Function, *args: Any) -> Any:
         # What torch.compile makes of the inside of f has no second derivative.
@@ -293,10 +297,15 @@ FORWARD_WRONGLY = {
 }
 
 
-def _batches(outputs: Sequence[Array]) -> bool:
+def _batches(pull: Pull) -> bool:
     """Whether rows of this tape may be pulled together."""
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    return hooks is None and not any(node.name() in BATCHED_WRONGLY for node in recorded(outputs))
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+        return False
+    known: bool | None = getattr(pull, "batches", None)
+    if known is None:
+        names = {node.name() for node in recorded(getattr(pull, "outputs", ()))}
+        known = pull.batches = names.isdisjoint(BATCHED_WRONGLY)  # type: ignore[attr-defined]
+    return known
 
 
 def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
@@ -326,6 +335,7 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
             )
     ys, aux = out if has_aux else (out, ())
     outer = recording and (len(own) < len(xs) or reaches_outside((*ys, *aux), aliases))
+    whole = recording and not outer  # every path of the graph ends at an alias: none is cut
     for alias in own:
         alias.polyad_done = True  # f has returned: nobody outside can ask for its gradient any more
     recorded = [i for i, y in enumerate(ys) if y.requires_grad]
@@ -349,12 +359,13 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
                 refuse_third_order(used, grads)
         for grad in grads:
             if grad is None:
-                refuse_dead_ends(used)
+                if not whole:
+                    refuse_dead_ends(used)
                 return zeros_for_none(grads, xs)
         return grads
 
-    # For those who ask what was recorded.
-    pull.inputs, pull.outputs = aliases, ys  # type: ignore[attr-defined]
+    # For those who ask what was recorded, and whether vmap goes through it, which is found once.
+    pull.inputs, pull.outputs, pull.batches = aliases, ys, None  # type: ignore[attr-defined]
 
     values = ys if outer else tuple([_release(y) for y in ys])
     if not has_aux:
