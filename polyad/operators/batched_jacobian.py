@@ -126,7 +126,11 @@ def _pulled(passes: Passes, pull: Any, x: Any, y: Any, last: bool) -> Any:
         rows: Arrays = backend.pullbacks(pull, (units(passes.call, y, start, count),))
         return rows
 
-    (found,) = backend.chunked(pulled, outer, passes.at_once(outer, largest(x, y)))
+    step = passes.at_once(outer, largest(x, y))
+    if step == 1 and backend.eager:
+        found = [pull((unit,))[0] for unit in units(passes.call, y, 0, outer)]
+        return xp.reshape(xp.stack(found, axis=1), (*y.shape, *x.shape[1:]))
+    (found,) = backend.chunked(pulled, outer, step)
     jac = xp.permute_dims(found, (1, 0, *range(2, found.ndim)))
     return jac if y.ndim == 2 else xp.reshape(jac, (*y.shape, *x.shape[1:]))
 
