@@ -213,8 +213,12 @@ def _call(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     f = _found(path, namespace, backend)
     if _by_type(members, backend) and _plain(path, args, kwargs):
         ways[path, *map(type, args), *kwargs, *map(type, kwargs.values())] = f
-    if backend is not None and not backend.host and any(isinstance(x, np.ndarray) for x in members):
+    if path in _JOINING and len(kinds := {*map(type, args[0])}) == 1 and _by_type(args[0], backend):
+        ways[path, "of", *kinds] = f
+    given = (*members, *kwargs.values())
+    if backend is not None and not backend.host and any(isinstance(x, np.ndarray) for x in given):
         args = tuple(_lift(arg, backend, members) for arg in args)
+        kwargs = {key: _lift(x, backend, members) for key, x in kwargs.items()}
     if any(type(x) is DType for x in members):
         args = tuple(getattr(namespace, x.name) if type(x) is DType else x for x in args)
     return f(*args, **_resolve(kwargs, namespace)) if kwargs else f(*args)
@@ -226,6 +230,8 @@ def _by_type(members: Sequence[Any], backend: Backend | None) -> bool:
         return bool(members) and all(type(x) is np.ndarray for x in members)
     return backend.by_type and all(owner(x) is backend for x in members)
 
+
+_JOINING = frozenset(("concat", "stack"))  # of many arrays
 
 # What a tuple among their arguments holds are numbers.
 _SHAPES = frozenset(("broadcast_to", "permute_dims", "reshape", "axis", "axes"))
@@ -279,10 +285,13 @@ def operation(f: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(f)
     def dispatched(*args: Any, **kwargs: Any) -> Any:
-        first = owner(args[0]) if len({*map(type, args)}) == 1 else None
+        kinds = (f, *map(type, args))
+        native = ways.get(kinds)
+        first = owner(args[0]) if native is None and len({*kinds}) == 2 else None
         if first is not None and first.by_type:  # arrays of one type: nothing to convert
-            native = first.native.get(name)
-            y = NotImplemented if native is None else native(*args, **kwargs)
+            native = ways[kinds] = first.native.get(name, f)
+        if native is not None:
+            y = native(*args, **kwargs)
             return f(*args, **kwargs) if y is NotImplemented else y
         leaves = [leaf for arg in args if not callable(arg) for leaf in trees.leaves(arg)]
         backend = single_owner(leaves)
@@ -321,7 +330,12 @@ class Namespace:
 
 
 def _function(path: str) -> Any:
+    joining = path in _JOINING
+
     def function(*args: Any, **kwargs: Any) -> Any:
+        if joining and len(args) == 1 and type(args[0]) in (list, tuple) and len(kinds := {*map(type, args[0])}) == 1:
+            way = ways.get((path, "of", *kinds))
+            return _call(path, args, kwargs) if way is None else way(*args, **kwargs)
         if kwargs:
             way = ways.get((path, *map(type, args), *kwargs, *map(type, kwargs.values())))
             return _call(path, args, kwargs) if way is None else way(*args, **kwargs)

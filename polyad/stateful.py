@@ -145,10 +145,12 @@ def _fitted(params: Tree, first: Any, x: Any) -> Any:
     if other is None and mine is not None and not mine.host:
         x = mine.asarray(x, None, mine.device(first))
     elif not _together(mine, other):
-        name = mine.name if mine else "numpy"
+        name, its_name = mine.name if mine else "numpy", other.name if other else "numpy"
+        # What the call around makes of x comes back whatever x was.
+        cure = f"params, {its_name!r}" if other is not None and other is current() else f"x, {name!r}"
         raise MixedArraysError(
-            f"{_name(params, first)} is an array of {name}, x of {other.name if other else 'numpy'}. "
-            f"Convert one of them: polyad.convert(x, {name!r})"
+            f"{_name(params, first)} is an array of {name}, x of {its_name}. "
+            f"Convert one of them: polyad.convert({cure})"
         )
     if first.dtype != x.dtype and is_floating(x) and is_floating(first):
         mine_dtype, its_dtype = dtype_name(first.dtype), dtype_name(x.dtype)

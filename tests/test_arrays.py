@@ -72,6 +72,16 @@ def test_captured_ndarrays_are_constants_in_any_function(backend):
     assert difference(gradient(lambda x: xp.sum(xp.multiply(x, c)), x, backend=backend), c) < 1e-15
 
 
+def test_captured_ndarrays_may_be_given_by_keyword(backend):
+    x = arrays(backend, np.array([0.5, -1.0, 2.0]))
+    low, high = arrays(backend, np.full(3, -0.75)), np.full(3, 1.5)
+
+    def f(x):
+        return xp.sum(xp.clip(x, min=low, max=high) ** 2)
+
+    assert difference(gradient(f, x, backend=backend), np.array([1.0, 0.0, 0.0])) < 1e-14
+
+
 def test_stop_gradient_stops_every_mode_and_order(backend):
     x = arrays(backend, np.array([0.5, 2.0]))
 

@@ -77,6 +77,14 @@ def test_two_frameworks_in_one_call_are_both_named():
         polyad.array_namespace(w, x)
 
 
+def test_parameters_that_a_backend_of_choice_does_not_take_are_what_the_cure_converts():
+    pytest.importorskip("jax")
+    params, state = setup(0, MODEL, backend="numpy", dtype="float32")
+    cure = r"numpy, x of jax.*polyad\.convert\(params, 'jax'\)"
+    with polyad.use_backend("jax"), pytest.raises(errors.MixedArraysError, match=cure):
+        jacobian(lambda x: StatefulLayer(MODEL, params, state)(x), np.ones((4, 2), np.float32))
+
+
 def test_a_result_of_another_framework_is_refused():
     torch = pytest.importorskip("torch")
     with pytest.raises(errors.MixedArraysError, match="f returned an array of torch, but its arguments are of numpy"):

@@ -160,7 +160,7 @@ def test_a_write_into_an_argument_is_refused_and_not_differentiated():
     torch.testing.assert_close(grad, 24 * c**2, rtol=1e-12, atol=0)
 
 
-def test_a_constant_by_no_grad_is_one_in_every_mode_that_is_chosen_or_refused():
+def test_a_constant_by_no_grad_is_one_in_every_mode():
     def field(x):
         with torch.no_grad():
             c = x * 1.0
@@ -169,10 +169,8 @@ def test_a_constant_by_no_grad_is_one_in_every_mode_that_is_chosen_or_refused():
     x = torch.linspace(-1.0, 1.2, 140, dtype=torch.float64).reshape(70, 2)
     slope = x * (1 - torch.tanh(x) ** 2)
     expected = torch.cat([torch.diag_embed(slope)] * 8, 1)
-    for mode in ("auto", "reverse"):
+    for mode in ("auto", "reverse", "forward"):
         torch.testing.assert_close(batched_jacobian(field, x, mode=mode), expected, rtol=1e-12, atol=0)
-    with pytest.raises(UnsupportedError, match="its first derivative is another one on torch"):
-        batched_jacobian(field, x, mode="forward")
 
     def curve(t):
         with torch.no_grad():
@@ -183,3 +181,40 @@ def test_a_constant_by_no_grad_is_one_in_every_mode_that_is_chosen_or_refused():
     found = (gradient(curve, t), polyad.derivative(curve, t), polyad.jvp(curve, (t,), (torch.ones_like(t),))[1])
     for value in found:
         torch.testing.assert_close(value, t * (1 - torch.tanh(t) ** 2), rtol=1e-14, atol=0)
+
+
+def field_of_constants(x):
+    with torch.no_grad():
+        c = torch.sin(x) * 2
+        d, same = torch.max(torch.outer(x, x), dim=0)[0], x.to(x.dtype)
+        with torch.enable_grad():
+            e = torch.cos(x)
+    return torch.cat([torch.tanh(x) * c, d * x, same**2, torch.nn.functional.layer_norm(x, (3,)) * e] * 4)
+
+
+@pytest.mark.parametrize("outside", [torch.enable_grad, torch.no_grad])
+def test_forward_mode_stops_where_reverse_mode_does(outside):
+    x = torch.tensor([0.5, -1.2, 0.9], dtype=torch.float64)
+    with outside():
+        found = {mode: jacobian(field_of_constants, x, mode=mode) for mode in ("auto", "forward", "reverse")}
+    for J in found.values():
+        torch.testing.assert_close(J, found["reverse"], rtol=1e-12, atol=1e-14)
+        assert not J.requires_grad
+    slope = 2 * torch.sin(x) * (1 - torch.tanh(x) ** 2)
+    torch.testing.assert_close(found["forward"][:3], torch.diag(slope), rtol=1e-12, atol=1e-14)
+    second = polyad.hessian(lambda x: torch.sum(field_of_constants(x)), x, mode="forward")
+    torch.testing.assert_close(second, polyad.hessian(lambda x: torch.sum(field_of_constants(x)), x, mode="reverse"))
+
+
+@pytest.mark.parametrize("write", ["y.mul_(2.0)", "y[0] = 3.0", "y += x", "torch.relu_(y)", "buffer.copy_(x)"])
+def test_a_write_under_no_grad_is_refused_by_forward_mode(write):
+    def f(x):
+        names = {"torch": torch, "x": x, "y": torch.sin(x), "buffer": torch.zeros_like(x)}
+        with torch.no_grad():
+            exec(write, names)  # what it writes keeps the derivative that it had, in reverse mode
+        return torch.cat([names["y"] * x, names["buffer"] * x] * 4)
+
+    x = torch.tensor([0.5, 1.2, 0.9], dtype=torch.float64)
+    with pytest.raises(UnsupportedError, match=r"writes into a tensor under no_grad\(\)"):
+        jacobian(f, x, mode="forward")
+    torch.testing.assert_close(jacobian(f, x), jacobian(f, x, mode="reverse"), rtol=1e-12, atol=0)

@@ -4,7 +4,7 @@ import functools
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,15 +32,29 @@ from polyad.backends.base import (
 )
 from polyad.backends.torch_attach import attach
 from polyad.backends.torch_chain import chain
+from polyad.backends.torch_forward import by_formulas
 from polyad.backends.torch_graph import drawn, reaches_outside, recorded, refuse_dead_ends, refuse_third_order
 from polyad.backends.torch_namespace import inside_functorch, namespace, traced, tracing
 from polyad.backends.torch_native import NATIVE
-from polyad.backends.torch_norms import by_formulas
 from polyad.backends.torch_replay import Replay
 from polyad.backends.torch_rows import rows_apart
 from polyad.errors import DetachError, ImpureFunctionError
 
 __all__ = ["Torch"]
+
+
+def _as_recorded(push: Function) -> Function:
+    """A pass that runs f with recording on, since no_grad() inside of f means something; its results have no graph."""
+
+    @functools.wraps(push)
+    def pushed(*args: Any, **options: Any) -> Any:
+        if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or inside_functorch():
+            return push(*args, **options)
+        with torch.enable_grad():
+            groups = push(*args, **options)
+        return tuple([tuple([_release(y) for y in group]) for group in groups])
+
+    return pushed
 
 
 class Torch(Backend):
@@ -70,12 +84,14 @@ class Torch(Backend):
             return (ys, lambda cotangents: pull(zeros_for_none(cotangents, ys)), *aux)
         return _tape(f, xs, has_aux)
 
+    @_as_recorded
     def pushforward(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
         moving, (points, directions) = _moving(f, xs, dxs)
         with _dual_numbers:
             ys, dys, *aux = jvp(moving, points, directions, has_aux=has_aux)
         return (ys, _same_dtypes(dys, ys), *aux)
 
+    @_as_recorded
     def pushforwards(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
         moving, (points, directions) = _moving(f, xs, dxs)
         if not all(map(len, directions)):  # vmap goes over no rows, but there are none to take the values from
@@ -312,18 +328,7 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
     """f recorded on aliases of xs, so that other uses of xs, also inside f, do not count."""
     recording = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
     with _AS_IT_IS if recording else _recorded():
-        plain = forward_ad._current_level < 0
-        made, own = [], []
-        for x in xs:
-            if plain and not x.requires_grad and not x.is_inference():  # most of them, for each parameter of a model
-                alias = x.detach().requires_grad_()
-                own.append(alias)
-            else:
-                alias = _alias(x, recording)
-                if not alias.requires_grad:
-                    own.append(alias.requires_grad_())
-            made.append(alias)
-        aliases = tuple(made)
+        aliases, own = _aliases(xs, recording)
         before, traced = _pulls.tracked, aliases if len(own) < len(xs) else ()
         versions = [alias._version for alias in traced]
         out = f(*aliases)
@@ -390,6 +395,16 @@ _AS_IT_IS = nullcontext()
 def _recorded() -> Iterator[None]:
     with torch.inference_mode(False), torch.enable_grad():
         yield
+
+
+def _aliases(xs: Arrays, recording: bool) -> tuple[Arrays, Arrays]:
+    """Tensors to record f on, and those of them that have no graph behind."""
+    if forward_ad._current_level < 0 and True not in [x.requires_grad for x in xs]:
+        with suppress(RuntimeError):  # of a tensor that was made in inference mode
+            fresh = tuple([x.detach().requires_grad_() for x in xs])
+            return fresh, fresh
+    aliases = tuple([_alias(x, recording) for x in xs])
+    return aliases, tuple([alias.requires_grad_() for alias in aliases if not alias.requires_grad])
 
 
 def _alias(x: Array, recording: bool) -> Array:

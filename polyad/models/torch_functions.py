@@ -20,7 +20,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from polyad.arrays import stop_gradient, xp
-from polyad.backends.torch_norms import NORMS
+from polyad.backends.torch_forward import NORMS
 from polyad.errors import UnsupportedError
 
 __all__ = ["Inside", "random_state"]

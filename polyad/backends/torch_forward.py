@@ -1,16 +1,20 @@
-"""torch's fused norms, replaced by formulas while a forward pass runs; and what it differentiates wrongly there."""
+"""What torch's forward mode does not do itself: fused norms, replaced by formulas, and constants by no_grad()."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch._functorch.autograd_function import custom_function_call
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.autograd.forward_ad import unpack_dual
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from polyad.backends.base import Array, Function
 from polyad.backends.torch_graph import refuse_forward_twice, unwrapped
+from polyad.errors import UnsupportedError
 from polyad.norms import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 
 __all__ = ["NORMS", "by_formulas"]
@@ -40,21 +44,46 @@ NORMS: dict[Any, Callable[..., Array]] = {
 
 
 def by_formulas(f: Function) -> Function:
-    """f, whose norms are formulas."""
+    """f, whose norms are formulas, and in which what is made under no_grad() is a constant to forward mode too."""
 
     def formulas(*xs: Array) -> Any:
-        with _Formulas():
+        with _Forward():
             return f(*xs)
 
     return formulas
 
 
-class _Formulas(TorchFunctionMode):  # type: ignore[misc]  # torch has no types for it
+class _Forward(TorchFunctionMode):  # type: ignore[misc]  # torch has no types for it
+    def __init__(self) -> None:
+        super().__init__()
+        self.records = torch.is_grad_enabled()
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is custom_function_call:
             refuse_forward_twice(*args)
         norm = NORMS.get(func)
-        return func(*args, **(kwargs or {})) if norm is None else norm(_move, *args, **(kwargs or {}))
+        call = functools.partial(func if norm is None else functools.partial(norm, _move), *args, **(kwargs or {}))
+        if torch.is_grad_enabled() or not self.records:
+            return call()
+        return _without_tangents(func, call, (*args, *(kwargs or {}).values()))
+
+
+def _without_tangents(func: Any, call: Function, args: Any) -> Any:
+    """What no_grad() makes in reverse, a constant: torch's forward mode would carry tangents through.
+
+    raises  UnsupportedError where a tensor with a tangent is written to, which in reverse keeps its derivative
+    """
+    given = [x for x in args if isinstance(x, torch.Tensor)]
+    versions = [x._version for x in given]
+    y = call()
+    written = [x for x, version in zip(given, versions, strict=True) if x._version != version]
+    if any(unpack_dual(x).tangent is not None for x in written):
+        raise UnsupportedError(
+            f"{func.__name__}: f writes into a tensor under no_grad(), and torch's forward mode changes its derivative "
+            f"too. Choose mode='reverse', or write y = x + 1 for x += 1"
+        )
+    own = {*map(id, given)}  # as x.to() of the dtype that x has
+    return tree_map_only(torch.Tensor, lambda z: z if id(z) in own else z.detach(), y)
 
 
 def _move(old: Array, momentum: float, new: Array) -> None:
