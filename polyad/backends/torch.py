@@ -141,6 +141,19 @@ class Torch(Backend):
         # in a loss 7.6 and 4.9; 16 x 12 x 3 30 and 11; 256 x 256 x 4 3.4 and 2.5 (one CPU thread, torch 2.13, 2026-11).
         return "forward" if inside_functorch() or forward_ad._current_level >= 0 else "reverse"
 
+    def pushed_by_pullbacks(
+        self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False
+    ) -> tuple[Any, ...] | None:
+        # One tape for both, and no mode that looks at each function of f where the tape shows that there is no norm.
+        if inside_functorch() or forward_ad._current_level >= 0 or torch._C._len_torch_function_stack() or tracing():
+            return None
+        if torch.is_inference_mode_enabled():
+            return None
+        ys, pull, *aux = _tape(f, xs, has_aux)
+        if any("Norm" in node.name() for node in recorded(pull.outputs)):
+            ys, pull, *aux = _tape(by_formulas(f, again=True), xs, has_aux)
+        return (ys, _pushed(pull, dxs), *aux)
+
     def in_formulas(self, f: Function) -> Function:
         return by_formulas(f)
 
@@ -370,12 +383,33 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
         return grads
 
     # For those who ask what was recorded, and whether vmap goes through it, which is found once.
-    pull.inputs, pull.outputs, pull.batches = aliases, ys, None  # type: ignore[attr-defined]
+    pull.inputs, pull.outputs, pull.tracked = aliases, ys, outer  # type: ignore[attr-defined]
+    pull.batches = None  # type: ignore[attr-defined]
 
     values = ys if outer else tuple([_release(y) for y in ys])
     if not has_aux:
         return values, pull
     return values, pull, aux if outer else tuple([_release(a) for a in aux])
+
+
+def _pushed(pull: Any, dxs: Sequence[Array | None]) -> Arrays:
+    """The pushforward of what was recorded for the pullback, which is linear: the pullback of that map."""
+    ys: Arrays = pull.outputs
+    tracked = torch.is_grad_enabled() and (pull.tracked or any(dx is not None and dx.requires_grad for dx in dxs))
+    with torch.enable_grad():
+        zeros = tuple([torch.zeros_like(y).requires_grad_() for y in ys])
+        grads = pull(zeros)
+    for zero in zeros:
+        zero.polyad_done = True  # as of aliases
+    used = [(g, dx) for g, dx in zip(grads, dxs, strict=True) if dx is not None and g.requires_grad]
+    if not used:
+        return tuple(map(torch.zeros_like, zeros))
+    some, directions = zip(*[(g, dx.clone() if dx.is_inference() else dx) for g, dx in used], strict=True)
+    dys = _backward(some, zeros, directions, tracked, tracked)
+    if all(dy is not None for dy in dys):
+        return dys
+    refuse_dead_ends(some)
+    return zeros_for_none(dys, tuple(zero.detach() for zero in zeros))
 
 
 def _backward(ys: Arrays, xs: Arrays, cotangents: Arrays, retain_graph: bool, create_graph: bool) -> Arrays:
