@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from polyad.backends.base import Array
+from polyad.backends.torch_graph import AccumulateGrad
 
 __all__ = ["rows_apart"]
 
@@ -41,7 +42,10 @@ def rows_apart(y: Array, x: Array, batch: int) -> bool:
         node, behind = stack[-1]
         moving = waiting = False
         for parent, i in behind:
-            if parent in places:
+            if type(parent) is AccumulateGrad:
+                if parent.variable is x:
+                    places[parent], moving = begin, True
+            elif parent in places:
                 if places[parent] is not None:
                     moving = True
                     if i and _place(parent, i) != places[parent]:  # of another shape than its first result
@@ -49,8 +53,6 @@ def rows_apart(y: Array, x: Array, batch: int) -> bool:
             elif further := parent.next_functions:
                 stack.append((parent, further))
                 waiting = True
-            elif getattr(parent, "variable", None) is x:
-                places[parent], moving = begin, True
             else:
                 places[parent] = None
         if waiting:
@@ -62,7 +64,7 @@ def rows_apart(y: Array, x: Array, batch: int) -> bool:
             places[node] = None
             continue
         rule = _RULE_OF.get(type(node)) or _rule(node)
-        place = rule and rule(node, [places[parent] for parent, _ in behind])
+        place = rule and rule(node, [places.get(parent) for parent, _ in behind])
         if not place or place[1] % batch or not place[1]:
             return False
         places[node] = place
