@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from polyad import register_backend, stop_gradient, xp
 from polyad.backends import get
 from polyad.backends.base import Array, Arrays, Backend, Function
@@ -83,6 +85,21 @@ def _transposed(gradient: Array) -> Array:
     if len(gradient.shape) != 2:
         return gradient
     return xp.reshape(xp.permute_dims(gradient, (1, 0)), tuple(gradient.shape))
+
+
+def _transposed_where_square(gradient: Array) -> Array:
+    square = len(gradient.shape) == 2 and gradient.shape[0] == gradient.shape[1]
+    return xp.permute_dims(gradient, (1, 0)) if square else gradient
+
+
+def _turned_for_views(xs: Arrays, grads: Arrays) -> Arrays:
+    """The gradient of an array whose entries lie in another order in memory comes out in that order."""
+    return tuple(xp.flip(g) if _is_view(x) else g for x, g in zip(xs, grads, strict=True))
+
+
+def _is_view(x: Array) -> bool:
+    x = getattr(x, "_value", x)  # of a box of autograd
+    return not (x.flags.c_contiguous if isinstance(x, np.ndarray) else getattr(x, "is_contiguous", lambda: True)())
 
 
 def _one_entry_off(gradient: Array) -> Array:
@@ -203,6 +220,41 @@ def _remembers(adapter: type[Backend]) -> type[Backend]:
             return pull(cotangents)
 
     return Remembers
+
+
+def _accumulates(adapter: type[Backend]) -> type[Backend]:
+    """A pullback that adds to what it gave before, as y.backward() does to x.grad."""
+
+    class Accumulates(adapter):  # type: ignore[misc, valid-type]
+        def pullback(self, f: Function, xs: Arrays, has_aux: bool = False) -> Any:
+            ys, pull, *aux = super().pullback(f, xs, has_aux)
+            total: list[Any] = []
+
+            def pulled(cotangents: Any) -> Any:
+                grads = pull(cotangents)
+                total[:] = [a + b for a, b in zip(total, grads, strict=True)] if total else grads
+                return tuple(total)
+
+            return (ys, pulled, *aux)
+
+        def last_pull(self, pull: Any, cotangents: Any) -> Any:
+            return pull(cotangents)
+
+    return Accumulates
+
+
+def _first_output_alone(adapter: type[Backend]) -> type[Backend]:
+    """Of the cotangents of several outputs the first one counts."""
+
+    class First(adapter):  # type: ignore[misc, valid-type]
+        def pullback(self, f: Function, xs: Arrays, has_aux: bool = False) -> Any:
+            ys, pull, *aux = super().pullback(f, xs, has_aux)
+            return (ys, lambda cts: pull((cts[0], *(None for _ in cts[1:]))), *aux)
+
+        def last_pull(self, pull: Any, cotangents: Any) -> Any:
+            return pull(cotangents)
+
+    return First
 
 
 def _redraws(adapter: type[Backend]) -> type[Backend]:
@@ -346,5 +398,20 @@ BREAKAGES: tuple[Breakage, ...] = (
     Breakage("not a number", each(lambda g: g * float("nan")), (ADJOINT, "first order/gradient: a*", EXAMPLES)),
     Breakage("raises", gradients(_refuses), (ADJOINT, "first order/gradient: a*", EXAMPLES)),
     Breakage("ignores None", _ignores_none, ("adapter laws/none is a zero tangent",)),
+    Breakage("transposed where square", each(_transposed_where_square), ("adapter laws/square matrices *",)),
+    Breakage("accumulates", _accumulates, ("adapter laws/a pullback may be called again", "adapter laws/* cotangent")),
+    Breakage(
+        "first output alone",
+        _first_output_alone,
+        ("adapter laws/pullback gives value and gradient", "adapter laws/one output in two places *"),
+    ),
+    Breakage(
+        "views alone", gradients(_turned_for_views), ("adapter laws/views are arrays", "first order/gradient: strides")
+    ),
+    Breakage(
+        "third argument",
+        gradients(lambda xs, grads: (*grads[:2], *(2 * g for g in grads[2:]))),
+        ("first order/gradient: nested trees",),
+    ),
     Breakage("not linear", _not_linear, ("adapter laws/pushforward is linear*", "first order/jvp: *")),
 )

@@ -21,7 +21,7 @@ def place(adapter: Backend, device: str) -> Any:
     names = adapter.devices()
     found = [name for name in names if (name == "cpu") == (device == "cpu")]
     if not found:
-        raise MissingDeviceError(f"{adapter.name} has no {device} here; its devices are {', '.join(names)}")
+        raise MissingDeviceError(f"{adapter.name} has no {device} here; its devices are {', '.join(names) or 'none'}")
     # Hosts take no device, and where there is one alone nothing need be said.
     return None if len(names) == 1 else found[0]
 

@@ -14,7 +14,8 @@ import numpy as np
 import polyad
 from polyad import stop_gradient, trees, xp
 from polyad.backends import current, use_backend
-from polyad.backends.base import Backend, basis, with_aux
+from polyad.backends.base import Backend, with_aux
+from polyad.backends.directions import basis
 
 from .case import Case, numbers
 
@@ -226,6 +227,19 @@ def empty_arrays_have_empty_derivatives(e, x):
     return push(f, (e, x), (e, None))[0], *grads
 
 
+S, M, T = numbers("laws/s", 3, 3), numbers("laws/m", 3, 3), numbers("laws/t", 3, 3)
+
+
+@law(lambda x, m, t: (3 * (m @ x) ** 2 * (m @ t), m.T @ (3 * (m @ x) ** 2 * t), 3 * (m @ x) ** 2 * t @ x.T), S, M, T)
+def square_matrices_are_not_transposed(x, m, t):
+    """Where all shapes are alike, no shape tells a Jacobian from its transpose."""
+
+    def cubed(x, m):
+        return ((m @ x) ** 3,)
+
+    return *push(cubed, (x, m), (t, None)), *pull(cubed, (x, m), (t,))
+
+
 @law(lambda x, dx: (2 * x.T * dx.T, 2 * x[::-1, 1:], np.cos(x[:, ::-1]) * dx[:, ::-1]), X, DX)
 def views_are_arrays(x, dx):
     def square(x):
@@ -294,7 +308,7 @@ def towers(order: int) -> Iterator[tuple[str, ...]]:
 def sines(a: Any, x: Any, v: Any, order: int) -> Any:
     """Derivatives of sin(a . x) along v: (order - 1 of them and a gradient)."""
     u, slope = a @ x, a @ v
-    derivative = [np.sin, np.cos, lambda u: -np.sin(u), lambda u: -np.cos(u)][order % 4](u)
+    derivative = (np.sin(u), np.cos(u), -np.sin(u), -np.cos(u))[order % 4]
     return derivative * slope ** (order - 1) * a
 
 

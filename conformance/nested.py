@@ -200,8 +200,8 @@ for inside, written in INSIDE.items():
             dtypes=dtypes,
         )
     if inside in (*CORE, "laplacian", "hvp"):
-        options = {"tags": frozenset({inside}), "dtypes": DOUBLE}
-        add(f"{inside} inside, forward around", *losses(written), outer="forward", **options)
+        tags = frozenset({inside})
+        add(f"{inside} inside, forward around", *losses(written), outer="forward", tags=tags, dtypes=DOUBLE)
 
 add("gradient inside, off", *losses(INSIDE["gradient"]), policy="off", tags=frozenset({"gradient", "off"}))
 
@@ -228,7 +228,8 @@ A, Z = numbers("nested/a", 3), numbers("nested/z", 3)
 
 def tower(a: Any, x: Any, order: int) -> Any:
     """The tensor of derivatives of this order."""
-    value = [np.sin, np.cos, lambda u: -np.sin(u), lambda u: -np.cos(u)][order % 4](a @ x)
+    u = a @ x
+    value = (np.sin(u), np.cos(u), -np.sin(u), -np.cos(u))[order % 4]
     for _ in range(order):
         value = np.multiply.outer(value, a)
     return value
@@ -409,7 +410,7 @@ def captured_cases(policy: str) -> None:
         return polyad.gradient(lambda x: xp.sum(t * x**3), x)
 
     def contained(c: Any, x: Any) -> Any:
-        net = {"layers": [{"w": c * c}], "name": "net"}
+        net: dict[str, Any] = {"layers": [{"w": c * c}], "name": "net"}
         return polyad.gradient(lambda x: xp.sum(net["layers"][0]["w"] * x**3), x)
 
     def beside(c: Any, x: Any) -> Any:

@@ -220,7 +220,8 @@ must(
     errors.ArgumentError,
     "batch of 1",
 )
-must("a seed is a whole number", lambda x: setup("0", Dense(1, 1)), errors.ArgumentError, r"setup\(0, model\)")
+WORD: Any = "0"
+must("a seed is a whole number", lambda x: setup(WORD, Dense(1, 1)), errors.ArgumentError, r"setup\(0, model\)")
 must("an unknown activation is guessed", lambda x: Dense(1, 1, "tahn"), errors.ArgumentError, "Did you mean 'tanh'")
 must(
     "a model and its input have one precision",

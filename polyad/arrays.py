@@ -205,18 +205,14 @@ def _dispatch(members: Sequence[Any]) -> tuple[Any, Backend | None]:
 
 
 def _call(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    members = _members(args)
+    members = _members((*args, *kwargs.values()))
     namespace, backend = _dispatch(members)
-    if backend is None and kwargs:
-        members += _members(kwargs.values())
-        namespace, backend = _dispatch(members)
     f = _found(path, namespace, backend)
     if _by_type(members, backend) and _plain(path, args, kwargs):
         ways[path, *map(type, args), *kwargs, *map(type, kwargs.values())] = f
-    if path in _JOINING and len(kinds := {*map(type, args[0])}) == 1 and _by_type(args[0], backend):
+    if path in _JOINING and args and len(kinds := {*map(type, args[0])}) == 1 and _by_type(args[0], backend):
         ways[path, "of", *kinds] = f
-    given = (*members, *kwargs.values())
-    if backend is not None and not backend.host and any(isinstance(x, np.ndarray) for x in given):
+    if backend is not None and not backend.host and any(isinstance(x, np.ndarray) for x in members):
         args = tuple(_lift(arg, backend, members) for arg in args)
         kwargs = {key: _lift(x, backend, members) for key, x in kwargs.items()}
     if any(type(x) is DType for x in members):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from polyad.arrays import dtype_name, stop_gradient, xp
+from polyad.backends import owner
 from polyad.errors import UnsupportedError
 
 __all__ = [
@@ -98,7 +99,7 @@ def take_along_axis(x: Any, /, indices: Any, axis: int = -1) -> Any:
 def roll(x: Any, /, shift: Any, axis: Any = None) -> Any:
     if axis is None:
         return xp.reshape(roll(xp.reshape(x, (-1,)), shift, axis=0), x.shape)
-    for s, a in zip(*(z.ravel().tolist() for z in np.broadcast_arrays(shift, axis)), strict=True):
+    for s, a in zip(*(z.ravel().tolist() for z in np.broadcast_arrays(_host(shift), axis)), strict=True):
         x = take(x, np.roll(np.arange(x.shape[a]), s), axis=a)
     return x
 
@@ -106,7 +107,13 @@ def roll(x: Any, /, shift: Any, axis: Any = None) -> Any:
 def repeat(x: Any, /, repeats: Any, axis: int | None = None) -> Any:
     if axis is None:
         x, axis = xp.reshape(x, (-1,)), 0
-    return take(x, np.repeat(np.arange(x.shape[axis]), np.asarray(repeats)), axis=axis)
+    return take(x, np.repeat(np.arange(x.shape[axis]), _host(repeats)), axis=axis)
+
+
+def _host(counts: Any) -> Any:
+    """Integers that say where entries go, as an ndarray: shapes depend on them."""
+    backend = owner(counts)
+    return np.asarray(counts if backend is None else backend.to_host(counts))
 
 
 def tile(x: Any, /, reps: Any) -> Any:

@@ -112,8 +112,8 @@ def _dtypes(*part: Tree) -> str:
 
 def _outputs(model: Layer, params: Tree, state: Tree, given: Any) -> dict[str, str]:
     """Shapes by the place of a layer, of a run on arrays of the same shapes."""
-    x = np.asarray(given) if is_array(given) else np.zeros(tuple(given), np.float32)
-    x = x.astype(np.float32) if x.dtype.kind == "f" else x
+    numbers = np.float32 if not is_array(given) or is_floating(given) else dtype_name(given.dtype)
+    x = np.zeros(tuple(given.shape if is_array(given) else given), numbers)
     found: dict[str, str] = {}
     token = observer.set(lambda place, layer, y: found.__setitem__(place, _shapes(y)))
     try:

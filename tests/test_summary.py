@@ -48,6 +48,13 @@ def test_an_array_stands_for_an_input_of_integers(capsys):
     assert summary(Embedding(5, 3), input_shape=np.zeros((2, 7), int)).rows[0][2] == "(2, 7, 3)"
 
 
+def test_of_an_array_the_shape_is_looked_at_and_no_entry(capsys):
+    torch = pytest.importorskip("torch")
+    model = Dense(3, 2)
+    for x in (torch.ones((5, 3), requires_grad=True), torch.ones((5, 3), device="meta", dtype=torch.bfloat16)):
+        assert "(5, 2)" in str(summary(model, input_shape=x))
+
+
 def test_on_a_terminal_a_summary_is_a_table_that_rich_draws(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):

@@ -72,7 +72,8 @@ def derivatives(operation: Operation, xs: Arrays, vs: Arrays, c: np.ndarray) -> 
         )
         for order in range(3)
     ]
-    return Derivatives(*map(floats, line(points)), *orders)
+    y, along, bent = map(floats, line(points))
+    return Derivatives(y, along, bent, *orders)
 
 
 def gradient(operation: Operation, xs: Arrays, c: np.ndarray) -> Arrays:

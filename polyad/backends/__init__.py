@@ -56,7 +56,8 @@ __all__ = [
 class _Entry:
     """Where an adapter is, the framework it needs, and how a person gets that.
 
-    requires  packages whose arrays may be its own, beside that framework
+    requires     packages whose arrays may be its own, beside that framework
+    accelerator  whether it runs on an accelerator alone
     """
 
     path: str
@@ -64,6 +65,7 @@ class _Entry:
     install: str
     version: str | None = None
     requires: tuple[str, ...] = ()
+    accelerator: bool = False
 
     @property
     def may_own(self) -> bool:
@@ -76,6 +78,7 @@ _entries = {
     "autograd": _Entry("polyad.backends.autograd:Autograd", "autograd", 'pip install "polyad[autograd]"'),
     "jax": _Entry("polyad.backends.jax:Jax", "jax", 'pip install "polyad[jax]"'),
     "torch": _Entry("polyad.backends.torch:Torch", "torch", 'pip install "polyad[torch]"'),
+    "cupy": _Entry("polyad.backends.cupy:CuPy", "cupy", 'pip install "polyad[cupy]"', accelerator=True),
 }
 _OWN = frozenset(_entries)
 _HOST = (np.ndarray, np.generic)
@@ -88,12 +91,13 @@ _lock = threading.RLock()
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """One line of `backends()`."""
+    """One line of `backends()`; accelerator is whether it runs on an accelerator alone."""
 
     name: str
     installed: bool
     version: str | None
     install: str
+    accelerator: bool = False
 
 
 def backends() -> tuple[BackendInfo, ...]:
@@ -364,7 +368,17 @@ def _info(name: str, entry: _Entry) -> BackendInfo:
     if version is None:
         with suppress(importlib.metadata.PackageNotFoundError):
             version = importlib.metadata.version(package)
-    return BackendInfo(name, version is not None or _is_module(package), version, entry.install)
+    there = version is not None or _is_module(package)
+    version = _version(package) if there and version is None else version
+    return BackendInfo(name, there, version, entry.install, entry.accelerator)
+
+
+def _version(package: str) -> str | None:
+    """That of a package which is installed under another name, as CuPy is; None where nothing says it."""
+    if package in sys.modules:
+        return getattr(sys.modules[package], "__version__", None)
+    names = importlib.metadata.packages_distributions().get(package)
+    return importlib.metadata.version(names[0]) if names else None
 
 
 def _is_module(name: str) -> bool:

@@ -34,9 +34,9 @@ class JetBackend(Backend):
     def pushforward(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
         if all(dx is None for dx in dxs):
             dxs = tuple(xp.zeros_like(x) for x in xs)
-        one = tuple(None if dx is None else dx[None] for dx in dxs)
+        one = tuple(None if dx is None else dx[None, ...] for dx in dxs)
         ys, dys, *aux = pushforwards(f, xs, one, has_aux)
-        return (ys, tuple(dy[0] for dy in dys), *aux)
+        return (ys, tuple(dy[0, ...] for dy in dys), *aux)
 
     def pushforwards(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
         return pushforwards(f, xs, dxs, has_aux)

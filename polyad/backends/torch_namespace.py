@@ -13,6 +13,7 @@ import torch
 from array_api_compat import torch as standard
 
 from polyad import compositions
+from polyad.backends.overlay import Overlay
 
 __all__ = ["inside_functorch", "namespace", "traced", "tracing"]
 
@@ -148,23 +149,9 @@ def _promoted(name: str) -> Any:
 _OF_TWO = "add atan2 divide hypot logaddexp matmul maximum minimum multiply pow subtract"
 
 
-class TorchNamespace:
-    """The given functions, and a module for everything else."""
-
-    def __init__(self, name: str, functions: dict[str, Any], fallback: Any) -> None:
-        self.__name__ = name
-        self.__dict__.update(functions)
-        self._fallback = fallback
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._fallback, name)
-        self.__dict__[name] = value
-        return value
-
-
 _NAME = "polyad.backends.torch_namespace"
 _MATRICES = {"det": _det, "eigh": _eigh, "slogdet": _slogdet, "solve": _solve}
-_linalg = TorchNamespace(f"{_NAME}.linalg", _MATRICES, standard.linalg)
+_linalg = Overlay(f"{_NAME}.linalg", _MATRICES, standard.linalg)
 _FUNCTIONS = {
     **{name: _promoted(name) for name in _OF_TWO.split()},
     "cbrt": _cbrt,
@@ -176,4 +163,4 @@ _FUNCTIONS = {
     "remainder": _of_numbers(torch.remainder, standard.remainder),
     "sign": _sign,
 }
-namespace = TorchNamespace(_NAME, {**_FUNCTIONS, "linalg": _linalg}, standard)
+namespace = Overlay(_NAME, {**_FUNCTIONS, "linalg": _linalg}, standard)

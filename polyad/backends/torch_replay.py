@@ -209,7 +209,8 @@ class Surroundings:
         self.kind = next((x.device.type for x in xs), "cpu")
         self.random = torch.get_rng_state()
         self.devices, self.states = get_device_states(*xs)
-        self.precision = torch.is_autocast_enabled(self.kind), torch.get_autocast_dtype(self.kind)
+        self.cast = self.kind if torch.amp.is_autocast_available(self.kind) else "cpu"  # not on "meta"
+        self.precision = torch.is_autocast_enabled(self.cast), torch.get_autocast_dtype(self.cast)
 
     def restore(self) -> None:
         """The random numbers of the first evaluation once more."""
@@ -222,7 +223,7 @@ class Surroundings:
         enabled, dtype = self.precision
         with (
             torch.random.fork_rng(devices=self.devices, device_type=self.kind if self.devices else "cuda"),
-            torch.autocast(self.kind, enabled=enabled, dtype=dtype),
+            torch.autocast(self.cast, enabled=enabled, dtype=dtype),
         ):
             self.restore()
             yield

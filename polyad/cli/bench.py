@@ -35,9 +35,9 @@ def bench(
     said. Exit code: 0 whatever the ratios are; 1 if a competitor gave other numbers
     than polyad, or raised; 2 for wrong arguments.
     """
-    from polyad_benchmarks import plots, runner, table  # type: ignore[import-not-found]  # it stands beside polyad
-    from polyad_benchmarks.report import Report  # type: ignore[import-not-found]
-    from polyad_benchmarks.workload import BACKENDS, GROUPS, select  # type: ignore[import-not-found]
+    from polyad_benchmarks import plots, runner, table
+    from polyad_benchmarks.report import Report
+    from polyad_benchmarks.workload import BACKENDS, GROUPS, select
 
     chosen_backends = chosen("--backend", backend, BACKENDS)
     workloads = select(chosen_backends, chosen("--group", group, GROUPS), compiled=compiled, quick=quick, name=name)

@@ -42,7 +42,7 @@ def conformance(
     if a backend asked for by name is not installed, 2 for wrong arguments.
     """
     enable_float64_on_jax()
-    from polyad_conformance import report as reports  # type: ignore[import-not-found]  # it stands beside polyad
+    from polyad_conformance import report as reports
     from polyad_conformance import runner
 
     groups = chosen("--group", group, runner.GROUPS)

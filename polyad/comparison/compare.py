@@ -72,11 +72,12 @@ def compare(
 
 def _chosen(given: Sequence[str | Backend] | None) -> dict[str, str | Backend]:
     """By name; raises UnknownBackendError before any work is done."""
-    known: list[str | Backend] = [info.name for info in all_backends()]
+    known: dict[str | Backend, bool] = {info.name: info.installed or not info.accelerator for info in all_backends()}
     for backend in given or ():
         if backend not in known:
             get(backend)
-    return {x if isinstance(x, str) else x.name: x for x in (known if given is None else given)}
+    everywhere = [name for name, wanted in known.items() if wanted]  # not what nobody installed for want of a GPU
+    return {x if isinstance(x, str) else x.name: x for x in (everywhere if given is None else given)}
 
 
 def _tried(problem: Problem, backend: str | Backend, device: str, patient: bool, compiled: bool, say: Say) -> Trial:

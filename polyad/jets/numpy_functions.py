@@ -411,7 +411,7 @@ def _convolve(a: Any, v: Any, mode: str = "full") -> Any:
     a, v = _array(a), _array(v)
     n, m = a.shape[0], v.shape[0]
     index = np.arange(n + m - 1)[:, None] - np.arange(m)
-    y = np.where((index >= 0) & (index < n), a[np.clip(index, 0, n - 1)], 0.0) @ v
+    y = apply("where", (index >= 0) & (index < n), a[np.clip(index, 0, n - 1)], 0.0) @ v
     long, short = max(n, m), min(n, m)
     first = {"full": 0, "same": (short - 1) // 2, "valid": short - 1}[mode]
     return y[first : first + {"full": n + m - 1, "same": long, "valid": long - short + 1}[mode]]

@@ -64,14 +64,14 @@ def evaluated(level: Level, f: Callable[..., Any], jets: Sequence[Any], has_aux:
 
 
 def _refused(error: TypeError) -> str:
-    """What to type where a framework takes no arrays but its own, as JAX does."""
+    """What to type where a framework takes no arrays but its own, as JAX and CuPy do."""
     places = traceback.extract_tb(error.__traceback__)
     lines = [p.line for p in places if "site-packages" not in p.filename and HERE not in Path(p.filename).parents]
     words = str(error).splitlines()[0]
     return (
-        f"a function in it takes arrays of its framework alone, as all of jnp do. It met one that polyad's jets "
-        f"differentiate in {(lines or ['f'])[-1]!r} ({words}). Type the function of polyad.xp, which takes both: "
-        f"xp.tanh(x) for jnp.tanh(x), xp.linalg.solve(a, b) for jnp.linalg.solve(a, b)"
+        f"a function in it takes arrays of its framework alone, as all of jnp and cupy do. It met one that polyad's "
+        f"jets differentiate in {(lines or ['f'])[-1]!r} ({words}). Type the function of polyad.xp, which takes both: "
+        f"xp.tanh(x) for jnp.tanh(x) or cupy.tanh(x), xp.linalg.solve(a, b) for jnp.linalg.solve(a, b)"
     )
 
 
