@@ -283,3 +283,94 @@ def test_derivatives_of_a_net_with_weights_outside(backend):
 
     expected = (5 * host(w)[0] ** 4 + 0.3 * host(w)[0] ** 5) * np.exp(0.3 * host(w)[0])
     assert difference(gradient(loss, w, backend=backend), expected) < 1e-12
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch")
+
+
+WIDE = np.random.Generator(np.random.Philox(5)).normal(size=(3, 40))
+
+
+def passes_of_the_framework(monkeypatch, torch):
+    """Numbers of columns that torch.func pushes from now on."""
+    from polyad.backends.torch import Torch
+
+    pushed = []
+    own = Torch.pushforwards
+
+    def pushforwards(self, f, xs, dxs, has_aux=False):
+        pushed.append(len(next(dx for dx in dxs if dx is not None)))
+        return own(self, f, xs, dxs, has_aux)
+
+    monkeypatch.setattr(Torch, "pushforwards", pushforwards)
+    return pushed
+
+
+@pytest.mark.parametrize("policy", ["auto", "taped", "recompute", "forward_over_reverse"])
+def test_columns_of_a_whole_jacobian_on_torch_go_by_jets_and_have_every_order(torch, policy, monkeypatch):
+    """y = tanh((x - mean of its rows) w): the mean mixes rows. The outer derivative is that of the rows."""
+    pushed = passes_of_the_framework(monkeypatch, torch)
+    x, w = (z.requires_grad_() for z in arrays("torch", X, WIDE))
+
+    def f(x):
+        return torch.tanh((x - x.mean(0)) @ w), torch.sin(x).sum()
+
+    def moments(mode):
+        J, _ = polyad.jacobian(f, x, mode=mode)
+        return (J**2).sum() + (J[1, 2] ** 3).sum()
+
+    J, line = polyad.jacobian(f, x)
+    slope = 1 - np.tanh((X - X.mean(0)) @ WIDE) ** 2
+    expected = slope[:, :, None, None] * WIDE.T[None, :, None, :] * (np.eye(5) - 0.2)[:, None, :, None]
+    assert difference(J.detach(), expected) < 1e-14
+    assert difference(line.detach(), np.cos(X)) < 1e-14
+    with nested_switching(policy):
+        found = torch.autograd.grad(moments("auto"), (x, w))
+        assert not pushed or policy not in ("auto", "taped")
+        reverse = torch.autograd.grad(moments("reverse"), (x, w))
+    for a, b in zip(found, reverse, strict=True):
+        assert b.abs().max() > 1
+        assert difference(a, b) < 1e-12
+
+
+def test_columns_by_jets_that_the_framework_contradicts_are_its_own(torch, monkeypatch):
+    """A rule of its own, and a constant under no_grad(), in a function of more outputs than inputs."""
+    pushed, f = passes_of_the_framework(monkeypatch, torch), rounding()
+    x, w = arrays("torch", X, WIDE)
+    J = polyad.jacobian(lambda x: f(x) @ w, x, mode="reverse")
+    with pytest.raises(Exception, match="jvp"):  # torch's forward mode does not have this rule: then by rows
+        polyad.jacobian(lambda x: f(x) @ w, x, mode="forward")
+    assert difference(polyad.jacobian(lambda x: f(x) @ w, x), J) < 1e-14
+    slope = 5 * X[:, None, :] * WIDE.T[None]
+    assert difference(J, slope[:, :, None, :] * np.eye(5)[:, None, :, None]) < 1e-13
+
+    def cut(x):
+        with torch.no_grad():
+            size = torch.sum(x**2)
+        return (x * size) @ w
+
+    pushed.clear()
+    expected = np.sum(X**2) * WIDE.T[None, :, None, :] * np.eye(5)[:, None, :, None]
+    assert difference(polyad.jacobian(cut, x), expected) < 1e-12
+    assert pushed == [15]  # jets were refused, and so was torch's forward mode, which does not see no_grad()
+
+
+def test_columns_by_jets_of_several_arguments_with_aux_in_chunks(torch, monkeypatch):
+    """y = a exp(b) w for a and b of other shapes: the Jacobians are exp(b) w, and a exp(b) w."""
+    pushed = passes_of_the_framework(monkeypatch, torch)
+    a, b, w = arrays("torch", X[:, 0], 0.7, WIDE)
+
+    def f(a, b):
+        return (a[:, None] * torch.exp(b) * w[0], torch.exp(b) * w[1]), {"sum": a.sum()}
+
+    for chunk in (None, 2):
+        ((by_a, by_b), (none, only)), aux = polyad.jacobian(f, a, b, argnums=(0, 1), has_aux=True, chunk_size=chunk)
+        assert difference(by_a, np.eye(5)[:, None] * np.exp(0.7) * WIDE[0][:, None]) < 1e-14
+        assert difference(by_b, X[:, :1] * np.exp(0.7) * WIDE[0]) < 1e-14
+        assert none.shape == (40, 5)
+        assert not none.any()
+        assert difference(only, np.exp(0.7) * WIDE[1]) < 1e-14
+        assert difference(aux["sum"], X[:, 0].sum()) < 1e-14
+    assert not pushed

@@ -179,3 +179,65 @@ def test_on_torch_one_direction_is_two_pullbacks_and_norms_in_it_are_differentia
     assert torch.max(torch.abs(by_forward)) > 1
     torch.testing.assert_close(by_pullbacks, by_forward, rtol=1e-9, atol=1e-9)
     assert "reverse, 2 sweeps" in str(polyad.explain(polyad.jvp, f, (x,), (v,)))
+
+
+def test_statistics_of_a_fused_norm_are_written_once_by_a_product_on_torch():
+    """The running mean moves by a tenth. The norm is recorded, then taken as formulas, right to every order."""
+    torch = pytest.importorskip("torch")
+    x = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3) ** 3
+    v, mean, var = torch.cos(x), torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+
+    def f(x, running):
+        return torch.nn.functional.batch_norm(x, *running, training=True) ** 2
+
+    def loss(x, mode, running):
+        return torch.sum(polyad.jvp(lambda x: f(x, running), (x,), (v,), mode=mode)[1] ** 2)
+
+    by_pullbacks = polyad.gradient(lambda x: loss(x, "auto", (mean, var)), x)
+    by_forward = polyad.gradient(lambda x: loss(x, "forward", (None, None)), x)
+    assert torch.max(torch.abs(by_forward)) > 1
+    torch.testing.assert_close(by_pullbacks, by_forward, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(mean, 0.1 * x.mean(0), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(var, 0.9 + 0.1 * x.var(0), rtol=1e-12, atol=1e-12)
+
+
+def test_one_direction_on_torch_has_every_order_in_all_it_depends_on():
+    """y = w x^3 along v: 3 w x^2 v, and outputs that do not move; its sum of squares by x, v and w."""
+    torch = pytest.importorskip("torch")
+    x, v, w = (torch.linspace(a, 2, 5, dtype=torch.float64).requires_grad_() for a in (0.5, 1.0, -1.5))
+
+    def f(x):
+        return w * x**3, torch.ones(2, dtype=torch.float64), x.detach() * 2, x[:0]
+
+    ys, dys = polyad.jvp(f, (x,), (v,))
+    torch.testing.assert_close(dys[0], 3 * w * x**2 * v)
+    assert [tuple(dy.shape) for dy in dys] == [tuple(y.shape) for y in ys] == [(5,), (2,), (5,), (0,)]
+    assert not any(dy.abs().sum() for dy in dys[1:])
+    found = torch.autograd.grad((dys[0] ** 2).sum(), (x, v, w), create_graph=True)
+    for actual, expected in zip(
+        found, (36 * w**2 * x**3 * v**2, 18 * w**2 * x**4 * v, 18 * w * x**4 * v**2), strict=True
+    ):
+        torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(torch.autograd.grad(found[0].sum(), w)[0], 72 * w * x**3 * v**2)
+    with torch.no_grad():
+        assert not polyad.jvp(f, (x,), (v,))[1][0].requires_grad
+    assert not polyad.jvp(lambda x: x**3, (x.detach(),), (v.detach(),))[1].requires_grad
+
+
+def test_a_product_through_a_function_that_is_differentiable_once_is_refused_on_torch():
+    torch = pytest.importorskip("torch")
+
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**2
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, cotangent):
+            return 2 * ctx.saved_tensors[0] * cotangent
+
+    x = torch.linspace(1, 2, 3, dtype=torch.float64)
+    with pytest.raises(polyad.errors.UnsupportedError, match="once_differentiable"):
+        polyad.jvp(Square.apply, (x,), (x,), mode="reverse")

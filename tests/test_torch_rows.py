@@ -1,5 +1,6 @@
 """What torch's graph proves of rows: never a falsehood, and the truth for what models are made of."""
 
+import importlib
 import itertools
 
 import pytest
@@ -10,7 +11,7 @@ from polyad.errors import RowsMixError
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional
-rows_apart = pytest.importorskip("polyad.backends.torch_rows").rows_apart
+rows_apart = importlib.import_module("polyad.backends.torch_rows").rows_apart  # torch is there: its absence would fail
 
 ROWS = 4
 W = torch.linspace(-1, 1, ROWS * ROWS, dtype=torch.float64).reshape(ROWS, ROWS) + 0.3 * torch.eye(ROWS)
@@ -47,6 +48,10 @@ APART = {
     "constant": lambda x: W.clone(),
     "itself": lambda x: x,
     "expand": lambda x: x[:, :1].expand(-1, ROWS) * W,
+    "powers": lambda x: torch.exp(x) ** W + 2.0**x + x**3,
+    "between bounds": lambda x: x.clamp(-0.5, 0.5) + torch.clamp(x, W, W + x),
+    "statistics of a row": lambda x: sum(torch.native_layer_norm(x, (ROWS,), V, V, 1e-5)),
+    "unbind": lambda x: x.unbind(1)[0] * x.unbind(1)[3],
 }
 MIXED = {
     "w @ x": lambda x: W @ x,
@@ -78,6 +83,13 @@ MIXED = {
     "sorted": lambda x: torch.sort(x, 0).values,
     "unsqueezed in front": lambda x: (x[None] + x[:, None]).sum(1),
     "expanded in front": lambda x: x.sum(1).expand(ROWS, ROWS),
+    "between bounds of another row": lambda x: torch.clamp(x, x[:1] - 1, x[:1]),
+    "a power of row sums": lambda x: torch.exp(x) ** x.sum(1),
+    "unbind in front": lambda x: x * x.unbind(0)[3],
+    "addmm of rows": lambda x: torch.addmm(x.sum(1), x, W),
+    "addmm from the left": lambda x: torch.addmm(V, W, x),
+    "mm from the left": lambda x: torch.mm(torch.mm(x, W).T, W),
+    "a row for all": lambda x: torch.tanh(x)[0].expand(ROWS, ROWS),
 }
 
 
@@ -134,6 +146,46 @@ def test_a_custom_function_proves_nothing_whatever_its_name():
     assert not rows_apart(y, x, ROWS)
 
 
+def test_a_result_of_another_shape_than_the_first_proves_nothing():
+    """Statistics of all rows, which are the second and third result of a function that is by rows."""
+
+    class Node:
+        next_functions = ()
+
+        def __init__(self, shapes, *behind):
+            self._input_metadata = [type("Metadata", (), {"shape": shape}) for shape in shapes]
+            self.next_functions = behind
+
+        def name(self):
+            return "TanhBackward0"
+
+    x = X.clone().requires_grad_()
+    leaf = torch.tanh(x).grad_fn.next_functions[0]
+
+    class Result:
+        def __init__(self, place, number):
+            self.grad_fn = Node([(ROWS, ROWS)], (Node([(ROWS, ROWS), place], leaf), number))
+
+    assert rows_apart(Result((ROWS, ROWS), 0), x, ROWS)
+    assert rows_apart(Result((ROWS, 1), 1), x, ROWS)
+    assert not rows_apart(Result((ROWS,), 1), x, ROWS)
+    assert not rows_apart(Result((1, ROWS), 1), x, ROWS)
+
+
+def test_a_type_that_nodes_of_several_names_share_is_asked_each_time():
+    class Node:
+        def __init__(self, name, *behind):
+            self._input_metadata = [type("Metadata", (), {"shape": (ROWS, ROWS)})]
+            self.next_functions, self.name = behind, lambda: name
+
+    x = X.clone().requires_grad_()
+    leaf = torch.tanh(x).grad_fn.next_functions[0]
+    y = type("Result", (), {"grad_fn": Node("TanhBackward0", leaf)})
+    assert rows_apart(y, x, ROWS)
+    y.grad_fn = Node("FlipBackward0", leaf)
+    assert not rows_apart(y, x, ROWS)
+
+
 def test_an_alias_of_a_traced_array_is_where_the_proof_ends():
     w = torch.ones(ROWS, ROWS, dtype=torch.float64, requires_grad=True)
     x = (w @ X.clone()).view(ROWS, ROWS)  # rows mix on the way to x, which is not what is asked
@@ -144,6 +196,28 @@ def test_an_alias_of_a_traced_array_is_where_the_proof_ends():
 def test_mixed_rows_are_refused(name):
     with pytest.raises(RowsMixError):
         batched_jacobian(MIXED[name], X, mode="reverse")
+
+
+@pytest.mark.parametrize("name", [name for name, f in MIXED.items() if f(X).shape == X.shape])
+@pytest.mark.parametrize("nested", [False, True])
+def test_mixed_rows_of_one_output_are_refused(name, nested):
+    x = X.clone().requires_grad_(nested)
+    with pytest.raises(RowsMixError):
+        batched_jacobian(lambda x: (MIXED[name](x) * W).sum(1), x)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_one_output_takes_one_plain_pullback_and_has_every_order(shape):
+    """y = w . x^3 by rows: J = 3 w x^2, its sum of squares has the gradient 36 w^2 x^3 and the slope 18 w x^4 in w."""
+    x, w = X.clone().requires_grad_(), V.clone().requires_grad_()
+    J = batched_jacobian(lambda x: (x**3 @ w).reshape(-1, *shape), x)
+    assert J.shape == (ROWS, *shape, ROWS)
+    assert torch.allclose(J.reshape(ROWS, ROWS), 3 * w * x**2, rtol=1e-12)
+    by_x, by_w = torch.autograd.grad((J**2).sum(), (x, w), create_graph=True)
+    assert torch.allclose(by_x, 36 * w**2 * x**3, rtol=1e-12)
+    assert torch.allclose(by_w, (18 * w * x**4).sum(0), rtol=1e-12)
+    (again,) = torch.autograd.grad(by_x.sum(), x)
+    assert torch.allclose(again, 108 * w**2 * x**2, rtol=1e-12)
 
 
 def test_a_proof_saves_the_second_evaluation():

@@ -311,6 +311,12 @@ class Backend(ABC):
         """The pass of one direction alone: "forward", or "reverse" where the pullback of the pullback is faster."""
         return "forward"
 
+    def pushed_by_pullbacks(
+        self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False
+    ) -> tuple[Any, ...] | None:
+        """As pushforward, by the pullback of the pullback; None where `pullback` twice is as good."""
+        return None
+
     def in_formulas(self, f: Function) -> Function:
         """f, without functions that the framework differentiates wrongly one time more than usual."""
         return f
@@ -468,6 +474,10 @@ def with_aux(primitive: Function, has_aux: bool) -> Function:
 
 def push_by_pullbacks(backend: Any, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
     """As pushforward, by the pullback of the pullback, whatever forward mode the backend has."""
+    own = getattr(type(backend), "pushed_by_pullbacks", None)  # not of what wraps a backend
+    found = None if own is None else own(backend, f, xs, dxs, has_aux)
+    if found is not None:
+        return found
     push = with_aux(functools.partial(Backend.pushforward, backend), has_aux)
     return push(backend.in_formulas(f), xs, dxs)
 

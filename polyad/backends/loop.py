@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from polyad.arrays import number_kind, stop_gradient, xp
 from polyad.errors import ArgumentError
 
@@ -50,15 +48,18 @@ def _stacked(rows: Sequence[Arrays]) -> Arrays:
 
 
 def _equal(rows: Sequence[Arrays]) -> Arrays:
-    first = [np.asarray(stop_gradient(y)) for y in rows[0]]
+    first = [stop_gradient(y) for y in rows[0]]
     for row in rows:
         if not all(map(_same, first, row)):
             raise ValueError("not the same for each row")
     return rows[0]
 
 
-def _same(first: np.ndarray, y: Any) -> bool:
-    return np.array_equal(first, np.asarray(stop_gradient(y)), equal_nan=number_kind(first) in ("floating", "complex"))
+def _same(first: Any, y: Any) -> bool:
+    y = stop_gradient(y)
+    if tuple(first.shape) != tuple(y.shape):
+        return False
+    return bool(xp.all((first == y) | ((first != first) & (y != y))))  # nan is the same as nan
 
 
 def _some_row(x: Any) -> Any:

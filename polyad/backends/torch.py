@@ -108,8 +108,7 @@ class Torch(Backend):
 
     def pullbacks(self, pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:
         one_alone = all(len(ct) == 1 for ct in cotangents if ct is not None)
-        outputs = getattr(pull, "wrapped" if inside_functorch() else "outputs", None)
-        if one_alone or outputs is None or not _batches(outputs):
+        if one_alone or not _batches(pull):
             return super().pullbacks(pull, cotangents)
         return _together(pull, cotangents)
 
@@ -155,6 +154,19 @@ class Torch(Backend):
         # in a loss 7.6 and 4.9; 16 x 12 x 3 30 and 11; 256 x 256 x 4 3.4 and 2.5 (one CPU thread, torch 2.13, 2026-11).
         return "forward" if inside_functorch() or forward_ad._current_level >= 0 else "reverse"
 
+    def pushed_by_pullbacks(
+        self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False
+    ) -> tuple[Any, ...] | None:
+        # One tape for both, and no mode that looks at each function of f where the tape shows that there is no norm.
+        if inside_functorch() or forward_ad._current_level >= 0 or torch._C._len_torch_function_stack() or tracing():
+            return None
+        if torch.is_inference_mode_enabled():
+            return None
+        ys, pull, *aux = _tape(f, xs, has_aux)
+        if any("Norm" in node.name() for node in recorded(pull.outputs)):
+            ys, pull, *aux = _tape(by_formulas(f, again=True), xs, has_aux)
+        return (ys, _pushed(pull, dxs), *aux)
+
     def in_formulas(self, f: Function) -> Function:
         return by_formulas(f)
 
@@ -162,8 +174,12 @@ class Torch(Backend):
         return not any(node.name() in FORWARD_WRONGLY for node in recorded(getattr(pull, "outputs", ())))
 
     def rows_apart(self, pull: Pull, batch: int) -> bool:
-        ends = (*getattr(pull, "inputs", ()), *getattr(pull, "outputs", ()))
-        return len(ends) == 2 and rows_apart(ends[1], ends[0], batch)
+        xs: Arrays = getattr(pull, "inputs", ())
+        ys: Arrays = getattr(pull, "outputs", ())
+        if len(xs) != 1 or len(ys) != 1 or not rows_apart(ys[0], xs[0], batch):
+            return False
+        pull.batches = True  # type: ignore[attr-defined]  # of all nodes between them the names are known
+        return True
 
     def shielded(self, f: Function, *args: Any) -> Any:
         # What torch.compile makes of the inside of f has no second derivative.
@@ -365,10 +381,16 @@ FORWARD_WRONGLY = {
 }
 
 
-def _batches(outputs: Sequence[Array]) -> bool:
+def _batches(pull: Pull) -> bool:
     """Whether rows of this tape may be pulled together."""
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    return hooks is None and not any(node.name() in BATCHED_WRONGLY for node in recorded(outputs))
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+        return False
+    known: bool | None = getattr(pull, "batches", None)
+    if known is None:
+        outputs = getattr(pull, "wrapped", None) if inside_functorch() else getattr(pull, "outputs", ())
+        known = outputs is not None and {node.name() for node in recorded(outputs)}.isdisjoint(BATCHED_WRONGLY)
+        pull.batches = known  # type: ignore[attr-defined]
+    return known
 
 
 def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
@@ -387,6 +409,7 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
             )
     ys, aux = out if has_aux else (out, ())
     outer = recording and (len(own) < len(xs) or reaches_outside((*ys, *aux), aliases))
+    whole = recording and not outer  # every path of the graph ends at an alias: none is cut
     for alias in own:
         alias.polyad_done = True  # f has returned: nobody outside can ask for its gradient any more
     recorded = [i for i, y in enumerate(ys) if y.requires_grad]
@@ -410,17 +433,39 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
                 refuse_third_order(used, grads)
         for grad in grads:
             if grad is None:
-                refuse_dead_ends(used)
+                if not whole:
+                    refuse_dead_ends(used)
                 return zeros_for_none(grads, xs)
         return grads
 
-    # For those who ask what was recorded.
-    pull.inputs, pull.outputs = aliases, ys  # type: ignore[attr-defined]
+    # For those who ask what was recorded, and whether vmap goes through it, which is found once.
+    pull.inputs, pull.outputs, pull.tracked = aliases, ys, outer  # type: ignore[attr-defined]
+    pull.batches = None  # type: ignore[attr-defined]
 
     values = ys if outer else tuple([_release(y) for y in ys])
     if not has_aux:
         return values, pull
     return values, pull, aux if outer else tuple([_release(a) for a in aux])
+
+
+def _pushed(pull: Any, dxs: Sequence[Array | None]) -> Arrays:
+    """The pushforward of what was recorded for the pullback, which is linear: the pullback of that map."""
+    ys: Arrays = pull.outputs
+    tracked = torch.is_grad_enabled() and (pull.tracked or any(dx is not None and dx.requires_grad for dx in dxs))
+    with torch.enable_grad():
+        zeros = tuple([torch.zeros_like(y).requires_grad_() for y in ys])
+        grads = pull(zeros)
+    for zero in zeros:
+        zero.polyad_done = True  # as of aliases
+    used = [(g, dx) for g, dx in zip(grads, dxs, strict=True) if dx is not None and g.requires_grad]
+    if not used:
+        return tuple(map(torch.zeros_like, zeros))
+    some, directions = zip(*[(g, dx.clone() if dx.is_inference() else dx) for g, dx in used], strict=True)
+    dys = _backward(some, zeros, directions, tracked, tracked)
+    if all(dy is not None for dy in dys):
+        return dys
+    refuse_dead_ends(some)
+    return zeros_for_none(dys, tuple(zero.detach() for zero in zeros))
 
 
 def _backward(ys: Arrays, xs: Arrays, cotangents: Arrays, retain_graph: bool, create_graph: bool) -> Arrays:

@@ -43,26 +43,29 @@ NORMS: dict[Any, Callable[..., Array]] = {
 }
 
 
-def by_formulas(f: Function) -> Function:
-    """f, whose norms are formulas, and in which what is made under no_grad() is a constant to forward mode too."""
+def by_formulas(f: Function, again: bool = False) -> Function:
+    """f, whose norms are formulas, and in which what is made under no_grad() is a constant to forward mode too.
+
+    again  f has run before: running statistics have been written
+    """
 
     def formulas(*xs: Array) -> Any:
-        with _Forward():
+        with _Forward(_stay if again else _move):
             return f(*xs)
 
     return formulas
 
 
 class _Forward(TorchFunctionMode):  # type: ignore[misc]  # torch has no types for it
-    def __init__(self) -> None:
+    def __init__(self, move: Callable[[Array, float, Array], None]) -> None:
         super().__init__()
-        self.records = torch.is_grad_enabled()
+        self.move, self.records = move, torch.is_grad_enabled()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is custom_function_call:
             refuse_forward_twice(*args)
         norm = NORMS.get(func)
-        call = functools.partial(func if norm is None else functools.partial(norm, _move), *args, **(kwargs or {}))
+        call = functools.partial(func if norm is None else functools.partial(norm, self.move), *args, **(kwargs or {}))
         if torch.is_grad_enabled() or not self.records:
             return call()
         return _without_tangents(func, call, (*args, *(kwargs or {}).values()))
@@ -84,6 +87,10 @@ def _without_tangents(func: Any, call: Function, args: Any) -> Any:
         )
     own = {*map(id, given)}  # as x.to() of the dtype that x has
     return tree_map_only(torch.Tensor, lambda z: z if id(z) in own else z.detach(), y)
+
+
+def _stay(old: Array, momentum: float, new: Array) -> None:
+    """Running statistics stay as they are."""
 
 
 def _move(old: Array, momentum: float, new: Array) -> None:

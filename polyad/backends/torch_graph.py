@@ -19,6 +19,7 @@ from polyad.errors import ESCAPED, ImpureFunctionError, UnsupportedError
 AccumulateGrad = torch._C._functions.AccumulateGrad  # what stands in a graph for a leaf
 
 __all__ = [
+    "AccumulateGrad",
     "StandIn",
     "drawn",
     "has_python_nodes",

@@ -95,20 +95,14 @@ def _by_rows(passes: Passes, pull: Any, x: Any, y: Any) -> Any:
     if not math.prod(y.shape[1:]):
         return _empty(x, y)
     batch, outer, inner = x.shape[0], math.prod(y.shape[1:]), math.prod(x.shape[1:])
-    step = passes.at_once(outer, largest(x, y))
-
-    def pulled(start: Any, count: int) -> Arrays:
-        rows: Arrays = passes.backend.pullbacks(pull, (units(passes.call, y, start, count),))
-        return rows
-
-    (found,) = passes.backend.chunked(pulled, outer, step)
-    jac = xp.permute_dims(xp.reshape(found, (outer, batch, inner)), (1, 0, 2))
-    result = xp.reshape(jac, (*y.shape, *x.shape[1:]))
-    if passes.backend.rows_apart(pull, batch):
+    apart = passes.backend.rows_apart(pull, batch)
+    result = _pulled(passes, pull, x, y, last=apart)
+    if apart:
         return result
 
     def product(rows: slice, weights: Any) -> Any:
-        return xp.matrix_transpose(stop_gradient(jac)[rows]) @ xp.reshape(weights, (weights.shape[0], outer, 1))
+        some = xp.reshape(stop_gradient(result)[rows], (weights.shape[0], outer, inner))
+        return xp.matrix_transpose(some) @ xp.reshape(weights, (weights.shape[0], outer, 1))
 
     def differ() -> Any:
         weights = probe(passes.call, y)
@@ -118,6 +112,27 @@ def _by_rows(passes: Passes, pull: Any, x: Any, y: Any) -> Any:
             return differs(expected - xp.reshape(found, (batch, inner, 1)), expected)
 
     return verified(passes.call, result, alone(passes, x, product, "reverse"), differ)
+
+
+def _pulled(passes: Passes, pull: Any, x: Any, y: Any, last: bool) -> Any:
+    """The Jacobian by its rows, (*y.shape, *in); last: pull is not called again."""
+    backend, outer = passes.backend, math.prod(y.shape[1:])
+    if outer == 1:
+        ones = (xp.ones_like(y),)
+        (found,) = backend.last_pull(pull, ones) if last else pull(ones)
+        return xp.reshape(found, (*y.shape, *x.shape[1:]))
+
+    def pulled(start: Any, count: int) -> Arrays:
+        rows: Arrays = backend.pullbacks(pull, (units(passes.call, y, start, count),))
+        return rows
+
+    step = passes.at_once(outer, largest(x, y))
+    if step == 1 and backend.eager:
+        found = [pull((unit,))[0] for unit in units(passes.call, y, 0, outer)]
+        return xp.reshape(xp.stack(found, axis=1), (*y.shape, *x.shape[1:]))
+    (found,) = backend.chunked(pulled, outer, step)
+    jac = xp.permute_dims(found, (1, 0, *range(2, found.ndim)))
+    return jac if y.ndim == 2 else xp.reshape(jac, (*y.shape, *x.shape[1:]))
 
 
 def _by_columns(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from polyad.arrays import stop_gradient, xp
-from polyad.backends.base import Arrays, Function, with_aux
+from polyad.backends.base import Arrays, Backend, Function, Pull, with_aux
 from polyad.backends.directions import basis
 from polyad.backends.purity import refuse_changed
 from polyad.errors import ImpureFunctionError, PolyadError, RowsMixError, UnsupportedError
@@ -25,7 +25,7 @@ from polyad.operators.passes import Passes
 from polyad.operators.rows import agree, alone, differs, probe, refused, verified
 from polyad.plans import Plan
 
-__all__ = ["by_jets", "compare", "forward_laplacian", "refuse_another", "taylor"]
+__all__ = ["by_jets", "columns", "compare", "forward_laplacian", "refuse_another", "taylor"]
 
 
 class _NotByJetsError(UnsupportedError):
@@ -156,6 +156,49 @@ def _pushed_rows(field: Field, x: Any, dys: Any) -> Any:
     with field.backend.untracked():
         expected = _moved(dys, weights)
         return differs(expected - _pushed(field.passes, field.flat, stop_gradient(x), weights), expected)
+
+
+# The columns of a whole Jacobian.
+
+
+class _PushedByJets:
+    """A backend that pushes many directions by jets."""
+
+    columns = Backend.columns
+    pushforwards = staticmethod(pushforwards)
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+
+def columns(passes: Passes, xs: Arrays, pull: Pull, jets: bool) -> tuple[Arrays, list[Arrays], Arrays]:
+    """(ys, Jacobian by columns, aux) by a forward mode, as Passes.columns has them.
+
+    pull    the framework's own pullback, which says what random weights of the columns are
+    jets    by them, else by the framework, whose forward mode may not see what its tape does, as no_grad()
+    raises  UnsupportedError, for by_jets() and in_some_mode(), where the pullback says something else
+    """
+    pushing = Passes(passes.call, _PushedByJets(passes.backend), passes.f) if jets else passes
+    ys, by_input, aux = pushing.columns(xs, "forward")
+    weights = tuple(probe(passes.call, y) for y in ys)
+    with passes.backend.untracked():
+        for grad, dys in zip(pull(weights), by_input, strict=True):
+            parts = [
+                xp.sum(xp.reshape(stop_gradient(dy) * weight, (dy.shape[0], -1)), axis=1)
+                for dy, weight in zip(dys, weights, strict=True)
+                if math.prod(dy.shape)
+            ]
+            if parts:
+                expected = xp.reshape(stop_gradient(grad), (-1,))
+                told = sum(parts[1:], parts[0])
+                told = told if told.dtype == expected.dtype else xp.astype(told, expected.dtype)
+                differ = differs(expected - told, expected)
+                if (jets or passes.backend.concrete(differ)) and not _settled(passes, differ):
+                    raise _NotByJetsError("its values cannot be compared")
+    return ys, by_input, aux
 
 
 # Taylor series.

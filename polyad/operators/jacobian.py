@@ -1,5 +1,6 @@
 """jacobian and value_and_jacobian."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from polyad.arrays import xp
 from polyad.backends.base import Arrays, Backend, no_rows
 from polyad.backends.directions import basis, largest, refuse_too_large
+from polyad.operators.by_jets import by_jets, columns
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.passes import Passes, evaluating, expected_mode, in_some_mode, nested
@@ -96,10 +98,18 @@ def _sweep(mode: str, passes: Passes, *xs: Any) -> tuple[Arrays, Arrays, Arrays]
         if plan.mode == "reverse" or not xs or not passes.backend.forward_is_right(pull):
             refuse_too_large(ys, xs)
             return ys, tuple(block for i in range(len(ys)) for block in _rows(passes, xs, ys, pull, i)), aux
+        if passes.backend.pushed_by_jets:
+            own = functools.partial(columns, passes, xs, pull)
+            ys, by_input, aux = by_jets(passes, lambda: own(jets=True), lambda: own(jets=False))
+            return ys, _blocks(ys, xs, by_input), aux
         del pull  # its tape is not needed: the columns are fewer
     ys, by_input, aux = passes.columns(xs, plan.mode)
-    blocks = tuple(_block(dys[i], y, x) for i, y in enumerate(ys) for dys, x in zip(by_input, xs, strict=True))
-    return ys, blocks, aux
+    return ys, _blocks(ys, xs, by_input), aux
+
+
+def _blocks(ys: Arrays, xs: Arrays, by_input: Any) -> Arrays:
+    """Those of each y and each x, by the columns of each x."""
+    return tuple(_block(dys[i], y, x) for i, y in enumerate(ys) for dys, x in zip(by_input, xs, strict=True))
 
 
 def _rows(passes: Passes, xs: Arrays, ys: Arrays, pull: Any, i: int) -> Arrays:
