@@ -310,6 +310,10 @@ class Backend(ABC):
         """Whether what this pullback recorded proves that a row of f(x) depends on the same row of x alone."""
         return False
 
+    def proves_rows_apart(self, f: Function, x: Array) -> bool:
+        """The same of the f of any pass, without evaluating it; may raise what f does."""
+        return False
+
     def shielded(self, f: Function, *args: Any) -> Any:
         """f(*args), into which a compiler of the framework that cannot differentiate twice does not look."""
         return f(*args)

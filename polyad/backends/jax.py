@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from polyad.arrays import dtype_name, xp
-from polyad.backends import jax_linear
+from polyad.backends import jax_linear, jax_rows
 from polyad.backends.base import (
     REVERSE,
     Array,
@@ -138,6 +138,9 @@ class Jax(Backend):
 
     def attach(self, zs: Arrays, args: Arrays, push: Push, pull: Transpose) -> Arrays:
         return jax_linear.attach(zs, args, push, pull)
+
+    def proves_rows_apart(self, f: Function, x: Array) -> bool:
+        return jax_rows.rows_apart(f, x)
 
     def compiles_here(self) -> bool:
         return traced()
