@@ -279,10 +279,13 @@ def operation(f: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(f)
     def dispatched(*args: Any, **kwargs: Any) -> Any:
-        first = owner(args[0]) if len({*map(type, args)}) == 1 else None
+        kinds = (f, *map(type, args))
+        native = ways.get(kinds)
+        first = owner(args[0]) if native is None and len({*kinds}) == 2 else None
         if first is not None and first.by_type:  # arrays of one type: nothing to convert
-            native = first.native.get(name)
-            y = NotImplemented if native is None else native(*args, **kwargs)
+            native = ways[kinds] = first.native.get(name, f)
+        if native is not None:
+            y = native(*args, **kwargs)
             return f(*args, **kwargs) if y is NotImplemented else y
         leaves = [leaf for arg in args if not callable(arg) for leaf in trees.leaves(arg)]
         backend = single_owner(leaves)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from polyad.plans import Plan
 
-__all__ = ["Step", "explained", "recording", "step"]
+__all__ = ["Step", "explained", "recorded", "recording", "step"]
 
 
 @dataclass
@@ -50,6 +50,11 @@ def recording() -> Iterator[Step]:
         yield root
     finally:
         _current.reset(token)
+
+
+def recorded() -> bool:
+    """Whether somebody records here."""
+    return _current.get() is not None
 
 
 _NOBODY: AbstractContextManager[Step] = nullcontext(Step("what nobody records"))

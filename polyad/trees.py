@@ -12,8 +12,9 @@ Tree = Any
 TreeSpec = optree.PyTreeSpec
 
 NAMESPACE = "polyad"  # nodes registered here are seen by polyad alone; global ones are seen too
+LEAF = optree.treespec_leaf(namespace=NAMESPACE)  # of a tree that is one leaf
 
-__all__ = ["Tree", "TreeSpec", "flatten", "leaves", "map", "names", "register", "unflatten"]
+__all__ = ["LEAF", "Tree", "TreeSpec", "flatten", "leaves", "map", "names", "register", "unflatten"]
 
 
 def flatten(tree: Tree) -> tuple[list[Any], TreeSpec]:
@@ -23,7 +24,7 @@ def flatten(tree: Tree) -> tuple[list[Any], TreeSpec]:
 
 def unflatten(spec: TreeSpec, leaves: Sequence[Any]) -> Tree:
     """The tree of this structure with these leaves."""
-    return optree.tree_unflatten(spec, leaves)
+    return leaves[0] if spec is LEAF else spec.unflatten(leaves)
 
 
 def leaves(tree: Tree) -> list[Any]:

@@ -37,7 +37,7 @@ from polyad.captures import captured_arrays
 from polyad.errors import PolyadWarning
 from polyad.version import __version__
 
-__all__ = ["Choice", "Level", "Trial", "choice", "folder", "forget", "remember", "seen", "trying"]
+__all__ = ["Choice", "Level", "Trial", "choice", "folder", "forget", "remember", "seen", "trying", "watched"]
 
 SCHEMA = 1
 
@@ -77,9 +77,14 @@ class Choice:
 # Looking up.
 
 
+def watched() -> bool:
+    """Whether anything is remembered or tried: else no call is looked up."""
+    return bool((_files if _files is not None else _listed()) or _trials)
+
+
 def choice(call: Any) -> Choice | None:
     """What was measured to be best for this call; None where nothing was."""
-    if not (_files if _files is not None else _listed()) and not _trials:
+    if not watched():
         return None
     found: Choice | None
     try:

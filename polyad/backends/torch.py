@@ -4,7 +4,7 @@ import functools
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -303,18 +303,7 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
     """f recorded on aliases of xs, so that other uses of xs, also inside f, do not count."""
     recording = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
     with _AS_IT_IS if recording else _recorded():
-        plain = forward_ad._current_level < 0
-        made, own = [], []
-        for x in xs:
-            if plain and not x.requires_grad and not x.is_inference():  # most of them, for each parameter of a model
-                alias = x.detach().requires_grad_()
-                own.append(alias)
-            else:
-                alias = _alias(x, recording)
-                if not alias.requires_grad:
-                    own.append(alias.requires_grad_())
-            made.append(alias)
-        aliases = tuple(made)
+        aliases, own = _aliases(xs, recording)
         before, traced = _pulls.tracked, aliases if len(own) < len(xs) else ()
         versions = [alias._version for alias in traced]
         out = f(*aliases)
@@ -379,6 +368,16 @@ _AS_IT_IS = nullcontext()
 def _recorded() -> Iterator[None]:
     with torch.inference_mode(False), torch.enable_grad():
         yield
+
+
+def _aliases(xs: Arrays, recording: bool) -> tuple[Arrays, Arrays]:
+    """Tensors to record f on, and those of them that have no graph behind."""
+    if forward_ad._current_level < 0 and True not in [x.requires_grad for x in xs]:
+        with suppress(RuntimeError):  # of a tensor that was made in inference mode
+            fresh = tuple([x.detach().requires_grad_() for x in xs])
+            return fresh, fresh
+    aliases = tuple([_alias(x, recording) for x in xs])
+    return aliases, tuple([alias.requires_grad_() for alias in aliases if not alias.requires_grad])
 
 
 def _alias(x: Array, recording: bool) -> Array:

@@ -16,6 +16,8 @@ from torch._C._functorch import (
 from polyad.backends.base import Array
 from polyad.errors import ESCAPED, ImpureFunctionError, UnsupportedError
 
+AccumulateGrad = torch._C._functions.AccumulateGrad  # what stands in a graph for a leaf
+
 __all__ = [
     "StandIn",
     "drawn",
@@ -67,7 +69,7 @@ def reaches_outside(outputs: Sequence[Array], aliases: Sequence[Array], stop: bo
         outputs = [y for y in map(unwrapped, outputs) if y is not None]
         bare = [y for y in map(unwrapped, aliases) if y is not None]
         aliases = [*aliases, *bare]
-    own = {id(alias) for alias in aliases}
+    own = {*map(id, aliases)}
     seen = {alias.grad_fn for alias in aliases} if stop else set()
     found = False
     stack = []
@@ -84,11 +86,13 @@ def reaches_outside(outputs: Sequence[Array], aliases: Sequence[Array], stop: bo
             continue
         seen.add(node)
         behind = node.next_functions
-        if behind:
-            for parent, _ in behind:
-                if parent is not None:
-                    stack.append(parent)
-        else:
+        for parent, _ in behind:
+            if type(parent) is AccumulateGrad:
+                if id(parent.variable) not in own:
+                    found |= _foreign(parent.variable)
+            elif parent is not None:
+                stack.append(parent)
+        if not behind:  # a leaf that came straight out of f, or the end of a graph that torch cut off
             leaf = getattr(node, "variable", None)
             if id(leaf) not in own:
                 found |= _foreign(leaf)

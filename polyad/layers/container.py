@@ -91,12 +91,12 @@ class Container(Layer):
     def run(self, i: int, x: Any, params: Tree, state: Tree, moved: Tree) -> Any:
         """The output of layer i; where its state has moved, the new one is put into `moved`."""
         key, layer = self.keys[i], self.layers[i]
-        before = named_parameter(self, state, key)
+        try:
+            own, before = params[key], state[key]
+        except (KeyError, TypeError, IndexError):
+            own, before = named_parameter(self, params, key), named_parameter(self, state, key)
         seen = observer.get()
-        if seen is None:
-            y, after = layer(x, named_parameter(self, params, key), before)
-        else:
-            y, after = self._observed(seen, layer, key, x, named_parameter(self, params, key), before)
+        y, after = layer(x, own, before) if seen is None else self._observed(seen, layer, key, x, own, before)
         if after is not before:
             moved[key] = after
         return y

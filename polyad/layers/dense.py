@@ -26,6 +26,7 @@ class Dense(Layer):
         if not all(isinstance(n, int) and n > 0 for n in (inputs, outputs)):
             raise ArgumentError(f"Dense({inputs!r}, {outputs!r}): sizes are positive integers")
         self.inputs, self.outputs, self.bias = inputs, outputs, bias
+        self.shape = inputs, outputs
         self.name, self.activation = activation, as_activation(activation)
 
     def __repr__(self) -> str:
@@ -49,11 +50,14 @@ class Dense(Layer):
         return shapes if self.bias else {"weight": shapes["weight"]}
 
     def __call__(self, x: Any, params: Tree, state: Tree) -> tuple[Any, Tree]:
-        weight, shape = named_parameter(self, params, "weight"), (self.inputs, self.outputs)
-        if x.shape[-1:] != shape[:1] or weight.shape != shape or weight.dtype != x.dtype:
+        try:
+            weight, bias = params["weight"], params["bias"] if self.bias else None
+        except (KeyError, TypeError, IndexError):
+            weight, bias = named_parameter(self, params, "weight"), named_parameter(self, params, "bias")
+        if x.shape[-1:] != self.shape[:1] or weight.shape != self.shape or weight.dtype != x.dtype:
             check_features(self, x, self.inputs)
-            check_weight(self, x, weight, shape)
-        y = affine(x, weight, named_parameter(self, params, "bias")) if self.bias else x @ weight
+            check_weight(self, x, weight, self.shape)
+        y = x @ weight if bias is None else affine(x, weight, bias)
         return self.activation(y), state
 
 

@@ -90,15 +90,30 @@ class Layer:
 
     def check_parameters(self, params: Tree, root: str = "params") -> None:
         """ParameterError where params are not those of this model; names the leaf."""
-        leaves, structure = trees.flatten(params)
-        found = structure, [getattr(leaf, "shape", None) for leaf in leaves]
-        if found != _fitting.get(self):  # a net is made of the same parameters in every step
-            _check(self.parameter_shapes(), params, root, repr(self))
-            _fitting[self] = found
+        try:
+            shapes = _shapes[self]
+        except KeyError:
+            shapes = _shapes[self] = self.parameter_shapes()
+        if not _fits(shapes, params):
+            _check(shapes, params, root, repr(self))
 
 
-_fitting: WeakKeyDictionary[Layer, Any] = WeakKeyDictionary()
-"""By layer, the structure and the shapes that were found right last."""
+_shapes: WeakKeyDictionary[Layer, Any] = WeakKeyDictionary()
+"""By layer, its tree of shapes: a net is made in every step."""
+
+
+def _fits(shapes: Any, params: Any) -> bool:
+    """Whether these are dicts of arrays of these shapes; what else may be right is for `_check`."""
+    if type(params) is not dict or type(shapes) is not dict or params.keys() != shapes.keys():
+        return False
+    for key, shape in shapes.items():
+        given = params[key]
+        if type(shape) is tuple:
+            if getattr(given, "shape", None) != shape:
+                return False
+        elif not _fits(shape, given):
+            return False
+    return True
 
 
 def _check(shapes: Any, params: Any, place: str, model: str) -> None:

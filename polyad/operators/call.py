@@ -69,23 +69,20 @@ class Call:
         self.leaves: list[list[Any]] = []
         self.specs: list[Any] = []
         for arg in args:
-            leaves, spec = trees.flatten(unboxed(arg))
+            leaves, spec = _flat(arg)
             self.leaves.append(leaves)
             self.specs.append(spec)
+        self.alike = False  # whether the leaves are arrays of one type, which tells their backend
         self.backend = self._of_all(backend) or self._resolve(backend)
         self._check_devices()
-        xs = []
-        for i in self.argnums:
-            for j, leaf in enumerate(self.leaves[i]):
-                fits = owner(leaf) is self.backend and floating(leaf.dtype)
-                xs.append(leaf if fits else self._differentiable(leaf, i, j))
-        self.xs: Arrays = tuple(xs)
+        self.xs: Arrays = tuple(self._differentiated())
         self.constants: list[Any] = [None] * len(args)
         for i, leaves in enumerate(self.leaves):
             if i not in self.argnums:
-                self.constants[i] = trees.unflatten(self.specs[i], [self.adopt(leaf) for leaf in leaves])
+                adopted = leaves if self.alike else [*map(self.adopt, leaves)]
+                self.constants[i] = trees.unflatten(self.specs[i], adopted)
 
-    @property
+    @functools.cached_property
     def columns(self) -> int:
         """Number of differentiated entries: the columns of the Jacobian."""
         return sum([math.prod(x.shape) for x in self.xs])
@@ -97,7 +94,7 @@ class Call:
         with running(self._of_jets(xs) or self.backend, self._known) as backend:
             out = self.f(*self._rebuilt(xs), **self.kwargs)
             y, aux = self._split(out) if self._pairs else (out, None)
-            leaves, self.out_spec = trees.flatten(y)
+            leaves, self.out_spec = _flat(y)
             for i, leaf in enumerate(leaves):
                 if owner(leaf) is not self.backend or not floating(leaf.dtype):
                     leaves[i] = self._output(leaf, i, backend)
@@ -134,6 +131,8 @@ class Call:
 
     def _of_jets(self, xs: Sequence[Any]) -> Backend | None:
         """Whose jets are among xs; those of a pass around are arrays of the backend like others."""
+        if self.alike and {*map(type, xs)} == {type(self.xs[0])}:
+            return None
         for x in xs:
             found = owner(x)
             if found is not None and found is not self.backend and hasattr(x, "_jet_level"):
@@ -212,10 +211,16 @@ class Call:
 
     def _of_all(self, asked: Any) -> Backend | None:
         """The backend where the arguments are arrays of one alone, and nothing else is said."""
-        owners = [owner(leaf) for leaves in self.leaves for leaf in leaves]
-        if asked is not None or not owners or owners.count(owners[0]) != len(owners) or owners[0] is None:
+        leaves = [*itertools.chain(*self.leaves)]
+        found = owner(leaves[0]) if leaves and asked is None else None
+        if found is None:
             return None
-        return None if declared_arrays(self.f) else carried(owners[0])
+        alike = found.by_type and len({*map(type, leaves)}) == 1
+        if not (alike or all([owner(leaf) is found for leaf in leaves])) or declared_arrays(self.f):
+            return None
+        backend = carried(found)
+        self.alike = alike and backend is found
+        return backend
 
     def _resolve(self, asked: str | Backend | None) -> Backend:
         try:
@@ -259,6 +264,9 @@ class Call:
 
     def _check_devices(self) -> None:
         backend, known = self.backend, None
+        if self.alike:
+            devices = [*map(backend.device, itertools.chain(*self.leaves))]
+            return None if devices.count(devices[0]) == len(devices) else self._refuse_devices()
         for leaves in self.leaves:
             for leaf in leaves:
                 device = backend.device(leaf) if owner(leaf) is backend else known
@@ -281,6 +289,16 @@ class Call:
                         f"{self.operator}: {there} is on {first[2]}, {here} on {device}. "
                         f"Move one: polyad.convert({here}, {self.backend.name!r}, device={str(first[2])!r})"
                     )
+
+    def _differentiated(self) -> list[Any]:
+        xs = [*itertools.chain(*[self.leaves[i] for i in self.argnums])]
+        if self.alike and all([floating(dtype) for dtype in {x.dtype for x in xs}]):
+            return xs
+        places = [(i, j) for i in self.argnums for j in range(len(self.leaves[i]))]
+        for place, (x, (i, j)) in enumerate(zip(xs, places, strict=True)):
+            if owner(x) is not self.backend or not floating(x.dtype):
+                xs[place] = self._differentiable(x, i, j)
+        return xs
 
     def _differentiable(self, leaf: Any, i: int, j: int) -> Any:
         if isinstance(leaf, float):
@@ -331,6 +349,11 @@ class Call:
         ):
             return parameters[i].name
         return f"args[{i}]"
+
+
+def _flat(tree: Any) -> tuple[list[Any], Any]:
+    """trees.flatten, quicker for what is an array itself."""
+    return ([tree], trees.LEAF) if owner(tree) is not None else trees.flatten(unboxed(tree))
 
 
 def _whole(operator: str, chunk_size: Any) -> int:

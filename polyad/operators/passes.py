@@ -17,8 +17,8 @@ from polyad.errors import PolyadError, UnsupportedError
 from polyad.nested import run, strategy, switched
 from polyad.operators.call import Call
 from polyad.plans import Plan, choose, refuse_unknown
-from polyad.steps import step
-from polyad.tuned import choice, seen
+from polyad.steps import recorded, step
+from polyad.tuned import choice, seen, watched
 
 __all__ = ["Passes", "differences", "evaluating", "expected_mode", "in_some_mode", "nested", "pulled"]
 
@@ -38,6 +38,9 @@ def chosen(call: Call, mode: str, columns: int, rows: int | None, known: Arrays 
     return replace(plan, at_once=at_once, why=tuned.why if mode == "auto" else plan.why)
 
 
+ONE_ROW = Plan("reverse", 1, "one row")
+
+
 class Passes:
     """The passes of a call, on the backend and the function that the switching rule gives to it."""
 
@@ -50,6 +53,13 @@ class Passes:
         self.plan = chosen(self.call, mode, columns, rows, known)
         seen(self.call, mode, columns, rows)
         return self.plan
+
+    def choose_for_one_row(self, mode: str) -> Plan:
+        """The plan for one row, which is one sweep in reverse wherever nobody says, measures or asks for anything."""
+        if mode == "auto" and "reverse" in self.call.backend.modes and not watched() and not recorded():
+            self.plan = ONE_ROW
+            return ONE_ROW
+        return self.choose(mode, self.call.columns, 1)
 
     def at_once(self, n: int, entries: int) -> int:
         """How many of n directions go through one sweep: as the user says, or as planned; at least 1."""
