@@ -7,7 +7,19 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from polyad import StatefulLayer, batched_jacobian, derivative, gradient, jacobian, jvp, laplacian, trees, vjp, xp
+from polyad import (
+    StatefulLayer,
+    batched_jacobian,
+    derivative,
+    gradient,
+    jacobian,
+    jvp,
+    laplacian,
+    trees,
+    use_backend,
+    vjp,
+    xp,
+)
 
 from .problem import Problem, plain
 
@@ -102,8 +114,12 @@ def call(problem: Problem, name: str) -> Callable[[Any, Any], Any]:
     def net(params: Any) -> StatefulLayer:
         return StatefulLayer(problem.model, params, problem.state)
 
+    def itself(params: Any, x: Any) -> Any:
+        with use_backend(problem.backend):  # ndarrays are autograd's only where somebody says so
+            return quantity(problem, net(params), x)
+
     if not problem.nested:
-        return lambda params, x: quantity(problem, net(params), x)
+        return itself
 
     def loss(params: Any, x: Any) -> Any:
         return mean_of_squares(quantity(problem, net(params), x))
