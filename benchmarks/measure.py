@@ -111,20 +111,17 @@ def repeated(calls: Calls) -> dict[str, int]:
 
 
 def heats(
-    calls: Calls, always: Sequence[str], rounds: int, budget: float, repeats: Mapping[str, int]
+    calls: Calls, always: str, groups: Sequence[Sequence[str]], rounds: int, budget: float, repeats: Mapping[str, int]
 ) -> tuple[Times, Times]:
     """(times of all candidates in a few rounds, times of those that matter in more), which say who is the best.
 
-    always  take part in the second ones
-    rounds  of these; both have fewer where they would take much more than `budget` seconds together, and four at least
-
-    Those that matter are the others within a quarter of the fastest of them.
+    always  takes part in the second ones, with those of each group within a quarter of its fastest
+    rounds  of these; fewer where they would take much more than `budget` seconds, and four at least
     """
     first = interleaved(calls, 3, repeats=repeats, warm=0)
     typical = {name: statistics.median(values) for name, values in first.items()}
-    others = [name for name in calls if name not in always]
-    fastest = min((typical[name] for name in others), default=0.0)
-    chosen = {name: call for name, call in calls.items() if name in always or typical[name] <= 1.25 * fastest}
+    near = {name for group in groups for name in group if typical[name] <= 1.25 * min(typical[n] for n in group)}
+    chosen = {name: call for name, call in calls.items() if name == always or name in near}
     affordable = int(budget / sum(typical[name] * repeats[name] for name in chosen))
     return first, interleaved(
         chosen, max(4, min(rounds, affordable)), repeats={name: repeats[name] for name in chosen}, warm=0, key=1

@@ -114,7 +114,7 @@ def measured(workload: Workload, rounds: int = 41, *, memory: bool = True) -> Ro
     usual = [name for name, tag in tags.items() if tag in ("usual", "library")]
     general = [name for name, tag in tags.items() if tag != "formula"]
     repeats = repeated(calls)
-    first, second = heats(calls, [POLYAD], rounds // 2, workload.budget / 3, repeats)
+    first, second = heats(calls, POLYAD, (list(tags), general), rounds // 2, workload.budget / 3, repeats)
     forward = workload.forward()
     forward()
     unit = spread(interleaved({"": forward}, max(5, rounds // 4), repeats={"": 5})[""]).median

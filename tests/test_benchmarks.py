@@ -244,11 +244,12 @@ def test_all_candidates_run_in_each_round_and_warm_rounds_do_not_count():
 
 
 def test_what_is_far_behind_takes_no_part_in_the_second_rounds(soon):
-    calls = {"polyad": slowly, "fast": right, "slow": slowly}
-    first, second = measure.heats(calls, ["polyad"], 8, 1.0, dict.fromkeys(calls, 1))
-    assert set(first) == {"polyad", "fast", "slow"}
-    assert set(second) == {"polyad", "fast"}
-    assert len(second["fast"]) == 8
+    calls = {"polyad": slowly, "formula": right, "loop": slowly, "far": lambda: [slowly() for _ in range(3)]}
+    groups = ["formula", "loop", "far"], ["loop", "far"]
+    first, second = measure.heats(calls, "polyad", groups, 8, 1.0, dict.fromkeys(calls, 1))
+    assert set(first) == set(calls)
+    assert set(second) == {"polyad", "formula", "loop"}
+    assert len(second["loop"]) == 8
 
 
 def test_short_calls_are_repeated_in_a_sample():

@@ -493,6 +493,18 @@ def _(problem, layers, x):
     return jnp.sum((dx @ layers[-1][0]) * problem.signs, 1)
 
 
+@way.trace("cotangent written out", "formula")
+def _(problem, layers, x):
+    hidden = []
+    for weight, bias in layers[:-1]:
+        x = jnp.tanh(x @ weight + bias)
+        hidden.append(x)
+    back = problem.signs
+    for (weight, _), h in zip(reversed(layers[1:]), reversed(hidden)):
+        back = (back @ weight.T) * (1 - h * h)
+    return jnp.sum((back @ layers[0][0].T) * problem.signs, 1)
+
+
 # Third derivatives.
 
 

@@ -605,6 +605,18 @@ def _(problem, layers, x):
     return ((dx @ layers[-1][0]) * problem.signs).sum(1)
 
 
+@way.trace("cotangent written out", "formula", compiled=True)
+def _(problem, layers, x):
+    hidden = []
+    for weight, bias in layers[:-1]:
+        x = torch.tanh(torch.addmm(bias, x, weight))
+        hidden.append(x)
+    back = problem.signs
+    for (weight, _), h in zip(reversed(layers[1:]), reversed(hidden)):
+        back = (back @ weight.T) * (1 - h * h)
+    return ((back @ layers[0][0].T) * problem.signs).sum(1)
+
+
 # Third derivatives.
 
 

@@ -35,11 +35,14 @@ def _numbers(shape: tuple[int, ...]) -> np.ndarray:
     return values
 
 
-def apart(passes: Passes, x: Any) -> bool:
-    """Whether the framework proves that rows do not mix, which leaves nothing to be looked at."""
+def apart(passes: Passes, x: Any, f: Callable[[Any], Any] | None = None) -> bool:
+    """Whether the framework proves that rows of f(x) do not mix, which leaves nothing to be looked at.
+
+    f  None: that of the passes
+    """
     call, known = passes.call, dict(vars(passes.call))
     try:
-        return passes.backend.proves_rows_apart(lambda x: passes.evaluate((x,))[0], x)
+        return passes.backend.proves_rows_apart(f or (lambda x: passes.evaluate((x,))[0]), x)
     except Exception:  # a function that cannot be traced, as one that looks at values
         return False
     finally:
