@@ -195,21 +195,44 @@ def _reduction(name: str) -> Any:
 # Rules that autograd lacks or has wrong, given to it the way it asks for them.
 
 
+@primitive  # type: ignore[untyped-decorator]
+def _slope_of_tanh(y: Any) -> Any:
+    """1 - y^2, in one node: a pass around goes through it in half the time of a product and a difference."""
+    return 1 - y * y
+
+
+defvjp(_slope_of_tanh, lambda slope, y: lambda g: g * (-2 * y))
+defjvp(_slope_of_tanh, lambda g, slope, y: g * (-2 * y))
+_ONE_NODE = {"tanh": (lambda x, y: _slope_of_tanh(y),)}
+
+
 def _from_partials(name: str) -> Any:
     """A function of numbers by its line in the table that the jets use."""
     f = primitive(getattr(standard, name, None) or compositions.ACTIVATIONS[name])
 
-    def times(partial: Any, g: Any, args: Any, y: Any) -> Any:
-        factor = partial(*args, y)
+    def times(factor: Any, g: Any) -> Any:
         return g if isinstance(factor, float) and factor == 1.0 else g * factor
 
     def reverse(i: int, partial: Any) -> Any:
-        return lambda y, *args: unbroadcast_f(args[i], lambda g: times(partial, g, args, y))
+        def rule(y: Any, *args: Any) -> Any:
+            kept: list[Any] = []
+
+            def pull(g: Any) -> Any:
+                if kept:
+                    return times(kept[0], g)
+                factor = partial(*args, y)
+                if isbox(factor):  # the trace around keeps it anyway; once for many cotangents, it is traced once
+                    kept.append(factor)
+                return times(factor, g)
+
+            return unbroadcast_f(args[i], pull)
+
+        return rule
 
     def forward(partial: Any) -> Any:
-        return lambda g, y, *args: _broadcast_to(times(partial, g, args, y), y.shape)
+        return lambda g, y, *args: _broadcast_to(times(partial(*args, y), g), y.shape)
 
-    partials = PARTIALS[name]
+    partials = _ONE_NODE.get(name, PARTIALS[name])
     defvjp(f, *(None if p is None else reverse(i, p) for i, p in enumerate(partials)))
     defjvp(f, *(None if p is None else forward(p) for p in partials))
     return f

@@ -166,6 +166,11 @@ class Backend(ABC):
         rows = [pull(tuple(None if ct is None else ct[i] for ct in cotangents)) for i in range(k)]
         return tuple(xp.stack(row) for row in zip(*rows, strict=True))
 
+    @property
+    def together(self) -> bool:
+        """Whether several directions in one sweep may take another time than one after the other."""
+        return type(self).pullbacks is not Backend.pullbacks
+
     def last_pull(self, pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:
         """pull(cotangents), for a pullback that is not called again."""
         return pull(cotangents)

@@ -102,8 +102,8 @@ def _by_rows(passes: Passes, pull: Any, x: Any, y: Any) -> Any:
         return rows
 
     (found,) = passes.backend.chunked(pulled, outer, step)
-    jac = xp.permute_dims(xp.reshape(found, (outer, batch, inner)), (1, 0, 2))
-    result = xp.reshape(jac, (*y.shape, *x.shape[1:]))
+    jac = xp.permute_dims(_shaped(found, (outer, batch, inner)), (1, 0, 2))
+    result = _shaped(jac, (*y.shape, *x.shape[1:]))
     if passes.backend.rows_apart(pull, batch) or apart(passes, x):
         return result
 
@@ -169,8 +169,8 @@ def _by_tangents(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
         done = dys[0].shape[0]
         dys = joined([dys, passes.backend.chunked(pushed, inner - done, step)])
     (dys,) = dys
-    jac = xp.permute_dims(xp.reshape(dys, (inner, batch, outer)), (1, 2, 0))
-    result = xp.reshape(jac, (*y.shape, *x.shape[1:]))
+    jac = xp.permute_dims(_shaped(dys, (inner, batch, outer)), (1, 2, 0))
+    result = _shaped(jac, (*y.shape, *x.shape[1:]))
 
     def product(rows: slice, weights: Any) -> Any:
         return stop_gradient(jac)[rows] @ xp.reshape(weights, (weights.shape[0], inner, 1))
@@ -187,6 +187,11 @@ def _by_tangents(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
     if passes.backend.pushed_by_jets and passes.call.backend.concrete(xp.sum(x)):
         compare(passes, x, y, dys)  # jets have refused f: what they see, as no_grad(), the framework's push may not
     return (result,), aux
+
+
+def _shaped(x: Any, shape: tuple[int, ...]) -> Any:
+    """x of this shape, which it may have: a framework that records would record it."""
+    return x if tuple(x.shape) == shape else xp.reshape(x, shape)
 
 
 def _empty(x: Any, y: Any) -> Any:
