@@ -34,6 +34,7 @@ class Framework:
         ]
         self.leaves = [leaf for layer in self.layers for leaf in layer]
         self.x = problem.x
+        _ = problem.signs  # made here, not in the first trace that asks for it
 
     def forward(self) -> Callable[[], Any]:
         layers, x = [tuple(leaf.detach() for leaf in layer) for layer in self.layers], self.x

@@ -359,8 +359,65 @@ def _svd(x: Any, full_matrices: bool = True) -> Any:
     return SVD(*(decomposition[i] for i in range(3)))
 
 
+# x @ weight + bias as one node, and products of two matrices as one each: autograd's own rules are those of stacks of
+# matrices and of tensordot, which take two to three times as long (16 x 12, 2026-11).
+
+
+@primitive  # type: ignore[untyped-decorator]
+def _product(a: Any, b: Any, of_a: bool = False, of_b: bool = False) -> Any:
+    """a @ b; of_a, of_b: the transpose of a, of b."""
+    return np.dot(a.T if of_a else a, b.T if of_b else b)
+
+
+def _cast(g: Any, y: Any) -> Any:
+    """A cotangent of y in its precision: that of a mean is one of float64."""
+    return g if g.dtype == y.dtype else g.astype(y.dtype)
+
+
+def _product_pulled_to_a(y: Any, a: Any, b: Any, of_a: bool = False, of_b: bool = False) -> Any:
+    if of_a:
+        return lambda g: _product(b, _cast(g, y), of_b, True)
+    return lambda g: _product(_cast(g, y), b, False, not of_b)
+
+
+def _product_pulled_to_b(y: Any, a: Any, b: Any, of_a: bool = False, of_b: bool = False) -> Any:
+    if of_b:
+        return lambda g: _product(_cast(g, y), a, True, of_a)
+    return lambda g: _product(a, _cast(g, y), not of_a, False)
+
+
+defvjp(_product, _product_pulled_to_a, _product_pulled_to_b, argnums=(0, 1))
+defjvp(
+    _product,
+    lambda g, y, a, b, *of: _product(g, b, *of),
+    lambda g, y, a, b, *of: _product(a, g, *of),
+    argnums=(0, 1),
+)
+
+
+@primitive  # type: ignore[untyped-decorator]
+def _affine_of_matrix(x: Any, weight: Any, bias: Any) -> Any:
+    return np.dot(x, weight) + bias
+
+
+defvjp(
+    _affine_of_matrix,
+    lambda y, x, weight, bias: lambda g: _product(_cast(g, y), weight, False, True),
+    lambda y, x, weight, bias: lambda g: _product(x, _cast(g, y), True, False),
+    lambda y, x, weight, bias: lambda g: anp.sum(_cast(g, y), axis=0),
+)
+defjvp(
+    _affine_of_matrix,
+    lambda g, y, x, weight, bias: _product(g, weight),
+    lambda g, y, x, weight, bias: _product(x, g),
+    lambda g, y, x, weight, bias: _broadcast_to(g, y.shape),
+)
+
+
 def _affine(x: Any, weight: Any, bias: Any) -> Any:
-    return anp.dot(x, weight) + bias  # the rules of @ are those of a stack of matrices, twice as slow
+    if x.ndim == weight.ndim == 2 and bias.ndim == 1 and x.dtype == weight.dtype == bias.dtype:
+        return _affine_of_matrix(x, weight, bias)
+    return anp.dot(x, weight) + bias
 
 
 NATIVE = {"affine": _affine, "erf": _from_partials("erf")}
