@@ -38,12 +38,12 @@ def batched_jacobian(
     returns     shape (B, *out, *in) for f(x) of shape (B, *out); with has_aux
                 (jacobian, aux)
     raises      RowsMixError where a row of f(x) depends on another row of x, as it
-                does after BatchNorm in training mode. Nothing is evaluated where the
-                framework's own program of f proves that rows do not mix, as on JAX. Of 64 rows and more, seven
-                are evaluated by themselves (under jit three of 16 and more); where
-                they tell nothing, or disagree, one random combination of all rows
-                is checked. Under jit, where the values cannot be looked at, the
-                result is NaN instead.
+                does after BatchNorm in training mode. Nothing is evaluated for it
+                where the framework's own program of f proves that rows do not mix.
+                Else of 64 rows and more, seven are evaluated by themselves (under
+                jit three of 16 and more); where they tell nothing, or disagree, one
+                random combination of all rows is checked. Under jit, where the
+                values cannot be looked at, the result is NaN instead.
     source      the row sums of Griewank & Walther (2008), section 8.2
     """
     call = Call("batched_jacobian", f, args, argnums, backend, has_aux, _kwargs, chunk_size)
