@@ -111,11 +111,10 @@ def candidates(backend, inputs, outputs):
     """(mode, batching, chunk size) of each."""
     found = []
     adapter = polyad.backends.get(backend)
-    together = type(adapter).pullbacks is not polyad.backends.base.Backend.pullbacks
     for mode in adapter.modes:
         n = inputs if mode == "forward" else outputs
         found.append((mode, "loop", 1))
-        if together and n > 1:
+        if adapter.together and n > 1:
             found.append((mode, "together", 64))
     return found
 

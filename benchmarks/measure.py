@@ -13,13 +13,29 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Spread", "geometric_mean", "in_two_parts", "interleaved", "medians", "ratio", "seconds", "spread"]
+__all__ = [
+    "UNKNOWN",
+    "Ratio",
+    "Spread",
+    "finals",
+    "geometric_mean",
+    "heats",
+    "interleaved",
+    "medians",
+    "ratio",
+    "repeated",
+    "seconds",
+    "spread",
+]
 
 Calls = Mapping[str, Callable[[], Any]]
 Times = dict[str, list[float]]
 
 SHORTEST = 2e-3
 """Seconds of a sample: a shorter call is repeated in it."""
+
+NARROW = 0.02
+"""A ratio is known where its interval reaches so far to either side."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +46,29 @@ class Spread:
     low: float
     high: float
     count: int
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Of the times of two candidates: the median of the ratios of rounds, and the interval in which that median lies.
+
+    low, high  of 95 % confidence, by order statistics, whatever the distribution is; of a few rounds all
+    """
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+    @property
+    def half_width(self) -> float:
+        """How far the interval reaches, in units of the median; inf for what is unknown."""
+        reach = max(self.high - self.median, self.median - self.low) / self.median
+        return math.inf if math.isnan(reach) else reach
+
+
+UNKNOWN = Ratio(math.nan, math.nan, math.nan, 0)
+"""Where there is nothing to compare with."""
 
 
 def seconds(call: Callable[[], Any], repeats: int = 1) -> float:
@@ -65,27 +104,47 @@ def medians(calls: Calls, rounds: int, *, warm: int = 1, repeats: Mapping[str, i
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def in_two_parts(calls: Calls, always: Sequence[str], rounds: int, budget: float) -> tuple[Times, Times]:
-    """(times of all candidates in a few rounds, times of those that matter in many).
-
-    always  take part in the second part
-    rounds  of the second part; both parts have fewer where they would take much more than `budget` seconds
-            together, and three at least
-
-    Those that matter are the others within a quarter of the fastest of them.
-    """
+def repeated(calls: Calls) -> dict[str, int]:
+    """How often each is called in a sample, which a shorter one is too short for."""
     once = {name: _warmed(call) for name, call in calls.items()}
-    repeats = {name: max(1, min(1000, math.ceil(SHORTEST / max(taken, 1e-9)))) for name, taken in once.items()}
-    sample = {name: once[name] * repeats[name] for name in calls}
-    first = interleaved(
-        calls, _affordable(sum(sample.values()), budget / 2, max(3, rounds // 4)), repeats=repeats, warm=1
-    )
+    return {name: max(1, min(1000, math.ceil(SHORTEST / max(taken, 1e-9)))) for name, taken in once.items()}
+
+
+def heats(
+    calls: Calls, always: str, groups: Sequence[Sequence[str]], rounds: int, budget: float, repeats: Mapping[str, int]
+) -> tuple[Times, Times]:
+    """(times of all candidates in a few rounds, times of those that matter in more), which say who is the best.
+
+    always  takes part in the second ones, with those of each group within a quarter of its fastest
+    rounds  of these; fewer where they would take much more than `budget` seconds, and four at least
+    """
+    first = interleaved(calls, 3, repeats=repeats, warm=0)
     typical = {name: statistics.median(values) for name, values in first.items()}
-    others = [name for name in calls if name not in always]
-    fastest = min((typical[name] for name in others), default=0.0)
-    chosen = {name: call for name, call in calls.items() if name in always or typical[name] <= 1.25 * fastest}
-    affordable = _affordable(sum(typical[name] * repeats[name] for name in chosen), budget / 2, rounds)
-    return first, interleaved(chosen, affordable, repeats=repeats, warm=0, key=1)
+    near = {name for group in groups for name in group if typical[name] <= 1.25 * min(typical[n] for n in group)}
+    chosen = {name: call for name, call in calls.items() if name == always or name in near}
+    affordable = int(budget / sum(typical[name] * repeats[name] for name in chosen))
+    return first, interleaved(
+        chosen, max(4, min(rounds, affordable)), repeats={name: repeats[name] for name in chosen}, warm=0, key=1
+    )
+
+
+def finals(
+    calls: Calls, pairs: Sequence[tuple[str, str]], rounds: int, budget: float, repeats: Mapping[str, int]
+) -> Times:
+    """Times of those that were chosen, in rounds of their own, so that no luck of the choice is in their ratios.
+
+    rounds  at least so many where `budget` seconds allow it, and then as long as these do, until the ratios of
+            all pairs are known to NARROW; six at least
+    """
+    times: Times = {name: [] for name in calls}
+    start, key = time.process_time(), 2
+    while True:
+        for name, more in interleaved(calls, 6, repeats=repeats, warm=0, key=key).items():
+            times[name] += more
+        done, spent, key = len(times[next(iter(calls))]), time.process_time() - start, key + 1
+        narrow = all(ratio(times[a], times[b]).half_width <= NARROW for a, b in pairs)
+        if (done >= rounds and narrow) or spent * (done + 6) / done > budget:
+            return times
 
 
 def _warmed(call: Callable[[], Any]) -> float:
@@ -95,19 +154,26 @@ def _warmed(call: Callable[[], Any]) -> float:
     return seconds(call)
 
 
-def _affordable(cost: float, budget: float, rounds: int) -> int:
-    """An even number of rounds, so that every other one may choose."""
-    return max(4, 2 * (min(rounds, int(budget / cost)) // 2))
-
-
 def spread(times: Sequence[float]) -> Spread:
     low, median, high = statistics.quantiles(times, n=4) if len(times) > 1 else 3 * [times[0]]
     return Spread(median, low, high, len(times))
 
 
-def ratio(times: Sequence[float], others: Sequence[float]) -> float:
+def ratio(times: Sequence[float], others: Sequence[float]) -> Ratio:
     """The median of the ratios of rounds: a slow moment meets both of one round."""
-    return statistics.median(a / b for a, b in zip(times, others, strict=True))
+    found = sorted(a / b for a, b in zip(times, others, strict=True))
+    if not found:
+        return UNKNOWN
+    outside = _outside(len(found))
+    return Ratio(statistics.median(found), found[outside], found[-1 - outside], len(found))
+
+
+def _outside(n: int) -> int:
+    """How many of n ordered numbers lie below the interval, and above it: so many of n coins fall alike one time in 40.
+
+    By the normal distribution, rounded to the wide side.
+    """
+    return max(0, int((n - 1.96 * math.sqrt(n)) / 2) - 1)
 
 
 def geometric_mean(ratios: Sequence[float]) -> float:

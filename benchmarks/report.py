@@ -17,7 +17,7 @@ from .row import Row
 
 __all__ = ["Report", "Summary", "processor"]
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised where a field changes its meaning or goes."""
 
 PACKAGES = ("polyad", "numpy", "autograd", "jax", "jaxlib", "torch", "deepxde", "folx")
@@ -27,13 +27,16 @@ PACKAGES = ("polyad", "numpy", "autograd", "jax", "jaxlib", "torch", "deepxde", 
 class Summary:
     """Of rows: how many have a competitor, and the shares of them.
 
-    within_5, within_15  of rows whose ratio polyad / best is at most 1.05 and 1.15
+    within_5, within_15  of rows whose ratio polyad / best is at most 1.05 and 1.15, by its median
+    surely_5, surely_not_5  of rows whose whole interval is at most 1.05, and above it
     ahead                geometric mean of usual / polyad over `usual` rows
     """
 
     rows: int
     within_5: float
     within_15: float
+    surely_5: float
+    surely_not_5: float
     usual: int
     ahead: float
 
@@ -75,9 +78,17 @@ class Report:
     def summary(self, formulas: bool = True) -> Summary:
         """Of all rows that were measured; `formulas`: those for one network count as competitors too."""
         ratios = [row.by_best if formulas else row.by_general for row in self.rows]
-        ratios = [ratio for ratio in ratios if not math.isnan(ratio)]
-        ahead = [row.by_usual for row in self.rows if not math.isnan(row.by_usual)]
-        return Summary(len(ratios), _share(ratios, 1.05), _share(ratios, 1.15), len(ahead), geometric_mean(ahead))
+        ratios = [ratio for ratio in ratios if ratio.rounds]
+        ahead = [row.by_usual.median for row in self.rows if row.by_usual.rounds]
+        return Summary(
+            len(ratios),
+            _share([ratio.median <= 1.05 for ratio in ratios]),
+            _share([ratio.median <= 1.15 for ratio in ratios]),
+            _share([ratio.high <= 1.05 for ratio in ratios]),
+            _share([ratio.low > 1.05 for ratio in ratios]),
+            len(ahead),
+            geometric_mean(ahead),
+        )
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -107,6 +118,9 @@ class Report:
 
 
 def _nan(value: Any) -> Any:
+    """What `_rounded` made of nan, back."""
+    if isinstance(value, dict):
+        return {key: _nan(part) for key, part in value.items()}
     return math.nan if value == "nan" else value
 
 
@@ -121,8 +135,8 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def _share(ratios: list[float], bound: float) -> float:
-    return sum(ratio <= bound for ratio in ratios) / len(ratios) if ratios else math.nan
+def _share(true: list[bool]) -> float:
+    return sum(true) / len(true) if true else math.nan
 
 
 def _version(name: str) -> str | None:

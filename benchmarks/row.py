@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .measure import Spread, Times, in_two_parts, interleaved, ratio, spread
+from .measure import UNKNOWN, Ratio, Spread, Times, finals, heats, interleaved, ratio, repeated, spread
 from .ways import Absent
 from .workload import Workload
 
@@ -39,13 +39,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Row:
-    """What was found of one Workload. A ratio is nan where there is nothing to compare with.
+    """What was found of one Workload. A ratio is unknown where there is nothing to compare with.
 
     forward    seconds of a forward pass
     polyad     itself; candidates: the others, the fastest first
     best       the fastest of the others; by_best its ratio: polyad / best
     general    the same without formulas, which are for this one network; by_general
     usual      the fastest of those that people usually write; by_usual is usual / polyad
+    same       of the best general way built once more / itself: what the ratio of equal programs is in this row
     problems   who disagreed by how much, and who raised what: nothing of these was timed
     absent     libraries that are not installed, and polyad.compile where it is missing
     """
@@ -58,11 +59,12 @@ class Row:
     polyad: Candidate | None = None
     candidates: tuple[Candidate, ...] = ()
     best: str = ""
-    by_best: float = math.nan
+    by_best: Ratio = UNKNOWN
     general: str = ""
-    by_general: float = math.nan
+    by_general: Ratio = UNKNOWN
     usual: str = ""
-    by_usual: float = math.nan
+    by_usual: Ratio = UNKNOWN
+    same: Ratio = UNKNOWN
     problems: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
 
@@ -86,13 +88,15 @@ class Row:
                 **found,
                 "polyad": candidate(found["polyad"]) if found["polyad"] else None,
                 "candidates": tuple(map(candidate, found["candidates"])),
+                **{name: Ratio(**found[name]) for name in RATIOS},
                 "problems": tuple(found["problems"]),
                 "absent": tuple(found["absent"]),
             }
         )
 
 
-POLYAD = "polyad"
+RATIOS = ("by_best", "by_general", "by_usual", "same")
+POLYAD, AGAIN = "polyad", "the best once more"
 
 
 def measured(workload: Workload, rounds: int = 41, *, memory: bool = True) -> Row:
@@ -109,16 +113,25 @@ def measured(workload: Workload, rounds: int = 41, *, memory: bool = True) -> Ro
     calls = {POLYAD: ours, **calls}
     usual = [name for name, tag in tags.items() if tag in ("usual", "library")]
     general = [name for name, tag in tags.items() if tag != "formula"]
-    first, second = in_two_parts(calls, [POLYAD], rounds, workload.budget)
+    repeats = repeated(calls)
+    first, second = heats(calls, POLYAD, (list(tags), general), rounds // 2, workload.budget / 3, repeats)
     forward = workload.forward()
     forward()
     unit = spread(interleaved({"": forward}, max(5, rounds // 4), repeats={"": 5})[""]).median
 
     best, any_network, often = (_fastest(names, first, second) for names in (list(tags), general, usual))
+    chosen = {name: calls[name] for name in (POLYAD, best, any_network, often) if name in second}
+    if any_network in chosen:
+        chosen[AGAIN] = workload.ways()[any_network][1]()
+        chosen[AGAIN](), chosen[AGAIN]()
+        repeats[AGAIN] = repeats[any_network]
+    pairs = [(POLYAD, name) for name in (best, any_network) if name in chosen]
+    third = finals(chosen, pairs, rounds, workload.budget, {name: repeats[name] for name in chosen})
+    parts = third, second, first
     asked = {POLYAD, best, any_network, often} if memory else set()
 
     def candidate(name: str) -> Candidate:
-        times = spread(second.get(name) or first[name])
+        times = spread(next(times[name] for times in parts if name in times))
         return Candidate(name, tags.get(name, ""), times, workload.peak(calls[name]) if name in asked else None)
 
     others = sorted((candidate(name) for name in tags), key=lambda candidate: candidate.time.median)
@@ -128,11 +141,12 @@ def measured(workload: Workload, rounds: int = 41, *, memory: bool = True) -> Ro
         polyad=candidate(POLYAD),
         candidates=tuple(others),
         best=best,
-        by_best=_compared(POLYAD, best, first, second),
+        by_best=_compared(POLYAD, best, *parts),
         general=any_network,
-        by_general=_compared(POLYAD, any_network, first, second),
+        by_general=_compared(POLYAD, any_network, *parts),
         usual=often,
-        by_usual=_compared(often, POLYAD, first, second),
+        by_usual=_compared(often, POLYAD, *parts),
+        same=_compared(AGAIN, any_network, third),
         problems=tuple(problems),
         absent=tuple(dict.fromkeys(absent)),
     )
@@ -161,20 +175,14 @@ def _agreeing(
 
 
 def _fastest(names: list[str], first: Times, second: Times) -> str:
-    """By every other round, so that choosing among many does not favour who was lucky in those reported."""
-    if not names:
-        return ""
-    late = [name for name in names if name in second]
-    times = {name: second[name][::2] for name in late} or {name: first[name][::2] for name in names}
-    return min(times, key=lambda name: spread(times[name]).median)
+    """By rounds that no ratio is made of, so that choosing among many favours nobody."""
+    times = {name: second[name] for name in names if name in second} or {name: first[name] for name in names}
+    return min(times, key=lambda name: spread(times[name]).median, default="")
 
 
-def _compared(name: str, other: str, first: Times, second: Times) -> float:
-    """The ratio of times of the rounds that did not choose."""
-    if not name or not other:
-        return math.nan
-    times = second if name in second and other in second else first
-    return ratio(times[name][1::2], times[other][1::2])
+def _compared(name: str, other: str, *parts: Times) -> Ratio:
+    """The ratio of times of the first part in which both ran."""
+    return next((ratio(times[name], times[other]) for times in parts if name in times and other in times), UNKNOWN)
 
 
 def arrays(found: Any) -> list[np.ndarray]:

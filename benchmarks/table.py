@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 
+from .measure import Ratio
 from .report import Report
 from .row import Candidate, Row
 
@@ -16,6 +17,8 @@ HEADER = (
     "polyad / best",
     "best",
     "polyad / best general",
+    "best general",
+    "equal programs",
     "usual / polyad",
     "usual",
     "memory, polyad / best",
@@ -23,13 +26,16 @@ HEADER = (
 
 WORDS = """\
 Each row is the gradient in all parameters of mean(d^2), d being the derivative that is named and a
-tanh network its function; "itself": d alone. CPU time in float32 on one thread, the median of
-rounds in which all candidates run in random order, [quartiles] in brackets. `best` is the fastest
-of all other ways, formulas for this very network included ("written out"), `best general` the
-fastest without those; which one it is, is decided by every other round, and the ratio is of the
-rest. `usual` is the fastest way that people usually write, DeepXDE and folx included. All
-competitors gave the same numbers before they were timed. Memory is that of tensors and arrays at
-the highest point of a call; XLA's account where JAX is compiled."""
+tanh network its function; "itself": d alone. CPU time in float32 on one thread; [quartiles] in
+brackets. `best` is the fastest of all other ways, formulas for this very network included
+("written out"), `best general` the fastest without those. They are chosen in rounds of their own;
+then polyad and they run in random order in new rounds, until their ratios are known to 2 % or the
+time of the row is over. A ratio is the median over these rounds, with the interval in which that
+median lies with 95 % confidence. `equal programs` is the same ratio of the best general way and
+a second copy of it: what a ratio is here by chance alone. A row counts by its median. `usual` is
+the fastest way that people usually write, DeepXDE and folx included. All competitors gave the same
+numbers before they were timed. Memory is that of tensors and arrays at the highest point of a call;
+XLA's account where JAX is compiled."""
 
 
 def as_markdown(report: Report) -> str:
@@ -47,7 +53,8 @@ def as_markdown(report: Report) -> str:
 
 def slowest(report: Report, bound: float = 1.05) -> list[Row]:
     """Rows where polyad takes more than `bound` of the best, the worst first."""
-    return sorted((row for row in report.rows if row.by_best > bound), key=lambda row: -row.by_best)
+    slow = (row for row in report.rows if row.by_best.median > bound)
+    return sorted(slow, key=lambda row: -row.by_best.median)
 
 
 def _facts(report: Report) -> Iterator[str]:
@@ -58,11 +65,12 @@ def _facts(report: Report) -> Iterator[str]:
 
 
 def _summary(report: Report) -> Iterator[str]:
-    yield "| | rows | within 5 % | within 15 % |"
-    yield "| --- | --- | --- | --- |"
+    yield "| | rows | within 5 % | within 15 % | surely within 5 % | surely not |"
+    yield "| --- | --- | --- | --- | --- | --- |"
     for words, formulas in (("against the best of all ways", True), ("without formulas for this one network", False)):
         found = report.summary(formulas)
-        yield f"| {words} | {found.rows} | {_percent(found.within_5)} | {_percent(found.within_15)} |"
+        shares = found.within_5, found.within_15, found.surely_5, found.surely_not_5
+        yield _line((words, str(found.rows), *map(_percent, shares)))
     yield ""
     yield f"Ahead of the usual way by {found.ahead:.2f}, the geometric mean of {found.usual} rows."
 
@@ -74,10 +82,12 @@ def _cells(row: Row) -> Iterator[str]:
     yield row.where
     yield _time(row.polyad)
     yield f"{row.polyad.time.median / row.forward:.1f}"
-    yield _ratio(row.by_best, bold=row.by_best > 1.15)
+    yield _ratio(row.by_best)
     yield f"{row.best} {_time(best)}" if best else ""
-    yield f"{_ratio(row.by_general)} {row.general if row.general != row.best else ''}".strip()
-    yield _ratio(row.by_usual)
+    yield _ratio(row.by_general)
+    yield row.general
+    yield _ratio(row.same)
+    yield _number(row.by_usual.median)
     yield row.usual
     yield _memory(row.polyad, best)
 
@@ -98,9 +108,16 @@ def _memory(polyad: Candidate, best: Candidate | None) -> str:
     return f"{polyad.memory / best.memory:.2f} ({mebibytes})" if best and best.memory else f"({mebibytes})"
 
 
-def _ratio(ratio: float, bold: bool = False) -> str:
-    text = "" if math.isnan(ratio) else f"{ratio:.2f}"
-    return f"**{text}**" if bold and text else text
+def _ratio(ratio: Ratio) -> str:
+    """With its interval; bold where polyad is surely more than 5 % behind."""
+    if not ratio.rounds:
+        return ""
+    text = _number(ratio.median)
+    return f"{f'**{text}**' if ratio.low > 1.05 else text} [{ratio.low:.2f}, {ratio.high:.2f}]"
+
+
+def _number(ratio: float) -> str:
+    return "" if math.isnan(ratio) else f"{ratio:.2f}"
 
 
 def _percent(share: float) -> str:

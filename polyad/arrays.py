@@ -224,7 +224,12 @@ def _by_type(members: Sequence[Any], backend: Backend | None) -> bool:
     """Whether arrays of these types always mean the same function: no jets, nothing that has to be converted."""
     if backend is None:
         return bool(members) and all(type(x) is np.ndarray for x in members)
-    return backend.by_type and all(owner(x) is backend for x in members)
+    return backend.by_type and all(map(partial(_taken, backend), members))
+
+
+def _taken(backend: Backend, x: Any) -> bool:
+    """Whether the functions of the backend take x as it is, as all of its type."""
+    return owner(x) is backend or (backend.host and type(x) is np.ndarray)
 
 
 _JOINING = frozenset(("concat", "stack"))  # of many arrays
@@ -283,8 +288,8 @@ def operation(f: Callable[..., Any]) -> Callable[..., Any]:
     def dispatched(*args: Any, **kwargs: Any) -> Any:
         kinds = (f, *map(type, args))
         native = ways.get(kinds)
-        first = owner(args[0]) if native is None and len({*kinds}) == 2 else None
-        if first is not None and first.by_type:  # arrays of one type: nothing to convert
+        first = _of_types(args) if native is None else None
+        if first is not None:  # nothing to convert
             native = ways[kinds] = first.native.get(name, f)
         if native is not None:
             y = native(*args, **kwargs)
@@ -302,6 +307,14 @@ def operation(f: Callable[..., Any]) -> Callable[..., Any]:
 
     dispatched.primitive = f  # type: ignore[attr-defined]
     return dispatched
+
+
+def _of_types(args: tuple[Any, ...]) -> Backend | None:
+    """The backend of arguments that are all arrays and whose types tell that it takes them as they are."""
+    found = next((backend for backend in map(owner, args) if backend is not None), None)
+    if found is None or not found.by_type or not all(map(partial(_taken, found), args)):
+        return None
+    return found
 
 
 class Namespace:

@@ -77,7 +77,7 @@ def test_rows_that_f_holds_are_asked_all(backend, asked):
     x, held = arrays(backend, X, HELD)
     actual = laplacian(lambda x: held * xp.sin(x), x, backend=backend)
     assert difference(actual, -HELD * np.sin(X)) < 1e-13
-    assert len(asked) == 1
+    assert len(asked) == (backend != "jax")  # whose program proves it
 
 
 def test_under_jit_what_the_few_cannot_tell_all_rows_do():

@@ -261,6 +261,18 @@ def _(problem, layers, x):
     return np.sum(np.dot(dx, layers[-1][0]) * problem.signs, 1)
 
 
+@way.trace("cotangent written out", "formula")
+def _(problem, layers, x):
+    hidden = []
+    for weight, bias in layers[:-1]:
+        x = np.tanh(np.dot(x, weight) + bias)
+        hidden.append(x)
+    back = problem.signs
+    for (weight, _), h in zip(reversed(layers[1:]), reversed(hidden)):
+        back = np.dot(back, weight.T) * (1 - h * h)
+    return np.sum(np.dot(back, layers[0][0].T) * problem.signs, 1)
+
+
 @way("third order", "elementwise_grad three times", "usual")
 def _(problem, layers, x):
     return elementwise_grad(elementwise_grad(elementwise_grad(lambda x: u(layers, x))))(x)

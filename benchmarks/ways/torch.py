@@ -34,6 +34,7 @@ class Framework:
         ]
         self.leaves = [leaf for layer in self.layers for leaf in layer]
         self.x = problem.x
+        _ = problem.signs  # made here, not in the first trace that asks for it
 
     def forward(self) -> Callable[[], Any]:
         layers, x = [tuple(leaf.detach() for leaf in layer) for layer in self.layers], self.x
@@ -603,6 +604,18 @@ def _(problem, layers, x):
         x = torch.tanh(torch.addmm(bias, x, weight))
         dx = (dx @ weight) * (1 - x * x)
     return ((dx @ layers[-1][0]) * problem.signs).sum(1)
+
+
+@way.trace("cotangent written out", "formula", compiled=True)
+def _(problem, layers, x):
+    hidden = []
+    for weight, bias in layers[:-1]:
+        x = torch.tanh(torch.addmm(bias, x, weight))
+        hidden.append(x)
+    back = problem.signs
+    for (weight, _), h in zip(reversed(layers[1:]), reversed(hidden)):
+        back = (back @ weight.T) * (1 - h * h)
+    return ((back @ layers[0][0].T) * problem.signs).sum(1)
 
 
 # Third derivatives.

@@ -59,10 +59,11 @@ class Ways:
     def trace(
         self, name: str, tag: Tag = "by hand", *, forward: bool = False, compiled: bool = False
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Decorator: a way to v^T J v; one that goes forward is a way to J v, too."""
+        """Decorator: a way to v^T J v. Where polyad may choose the pass, as in jvp, all ways compete; beside a
+        vjp that was asked for those stand that pull, too, not those that go forward."""
 
         def add(run: Callable[..., Any]) -> Callable[..., Any]:
-            for quantity in ("trace by vjp", "trace by jvp")[: 1 + forward]:
+            for quantity in ("trace by jvp", "trace by vjp")[: 1 if forward else 2]:
                 self(quantity, name, tag, compiled=compiled)(run)
             return run
 

@@ -158,8 +158,9 @@ def owner(x: Any) -> Backend | None:
     try:
         found = _owners[kind]
     except KeyError:
-        found = None if is_host(x) else _find_owner(x)
-        if found is not None or not _may_be_claimed_later(kind):
+        host = is_host(x)
+        found = None if host else _find_owner(x)
+        if found is not None or host or not _may_be_claimed_later(kind):
             _owners[kind] = found
     return found if found is None or found.by_type else found.of(x)
 

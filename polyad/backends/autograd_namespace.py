@@ -195,21 +195,44 @@ def _reduction(name: str) -> Any:
 # Rules that autograd lacks or has wrong, given to it the way it asks for them.
 
 
+@primitive  # type: ignore[untyped-decorator]
+def _slope_of_tanh(y: Any) -> Any:
+    """1 - y^2, in one node: a pass around goes through it in half the time of a product and a difference."""
+    return 1 - y * y
+
+
+defvjp(_slope_of_tanh, lambda slope, y: lambda g: g * (-2 * y))
+defjvp(_slope_of_tanh, lambda g, slope, y: g * (-2 * y))
+_ONE_NODE = {"tanh": (lambda x, y: _slope_of_tanh(y),)}
+
+
 def _from_partials(name: str) -> Any:
     """A function of numbers by its line in the table that the jets use."""
     f = primitive(getattr(standard, name, None) or compositions.ACTIVATIONS[name])
 
-    def times(partial: Any, g: Any, args: Any, y: Any) -> Any:
-        factor = partial(*args, y)
+    def times(factor: Any, g: Any) -> Any:
         return g if isinstance(factor, float) and factor == 1.0 else g * factor
 
     def reverse(i: int, partial: Any) -> Any:
-        return lambda y, *args: unbroadcast_f(args[i], lambda g: times(partial, g, args, y))
+        def rule(y: Any, *args: Any) -> Any:
+            kept: list[Any] = []
+
+            def pull(g: Any) -> Any:
+                if kept:
+                    return times(kept[0], g)
+                factor = partial(*args, y)
+                if isbox(factor):  # the trace around keeps it anyway; once for many cotangents, it is traced once
+                    kept.append(factor)
+                return times(factor, g)
+
+            return unbroadcast_f(args[i], pull)
+
+        return rule
 
     def forward(partial: Any) -> Any:
-        return lambda g, y, *args: _broadcast_to(times(partial, g, args, y), y.shape)
+        return lambda g, y, *args: _broadcast_to(times(partial(*args, y), g), y.shape)
 
-    partials = PARTIALS[name]
+    partials = _ONE_NODE.get(name, PARTIALS[name])
     defvjp(f, *(None if p is None else reverse(i, p) for i, p in enumerate(partials)))
     defjvp(f, *(None if p is None else forward(p) for p in partials))
     return f
@@ -336,8 +359,65 @@ def _svd(x: Any, full_matrices: bool = True) -> Any:
     return SVD(*(decomposition[i] for i in range(3)))
 
 
+# x @ weight + bias as one node, and products of two matrices as one each: autograd's own rules are those of stacks of
+# matrices and of tensordot, which take two to three times as long (16 x 12, 2026-11).
+
+
+@primitive  # type: ignore[untyped-decorator]
+def _product(a: Any, b: Any, of_a: bool = False, of_b: bool = False) -> Any:
+    """a @ b; of_a, of_b: the transpose of a, of b."""
+    return np.dot(a.T if of_a else a, b.T if of_b else b)
+
+
+def _cast(g: Any, y: Any) -> Any:
+    """A cotangent of y in its precision: that of a mean is one of float64."""
+    return g if g.dtype == y.dtype else g.astype(y.dtype)
+
+
+def _product_pulled_to_a(y: Any, a: Any, b: Any, of_a: bool = False, of_b: bool = False) -> Any:
+    if of_a:
+        return lambda g: _product(b, _cast(g, y), of_b, True)
+    return lambda g: _product(_cast(g, y), b, False, not of_b)
+
+
+def _product_pulled_to_b(y: Any, a: Any, b: Any, of_a: bool = False, of_b: bool = False) -> Any:
+    if of_b:
+        return lambda g: _product(_cast(g, y), a, True, of_a)
+    return lambda g: _product(a, _cast(g, y), not of_a, False)
+
+
+defvjp(_product, _product_pulled_to_a, _product_pulled_to_b, argnums=(0, 1))
+defjvp(
+    _product,
+    lambda g, y, a, b, *of: _product(g, b, *of),
+    lambda g, y, a, b, *of: _product(a, g, *of),
+    argnums=(0, 1),
+)
+
+
+@primitive  # type: ignore[untyped-decorator]
+def _affine_of_matrix(x: Any, weight: Any, bias: Any) -> Any:
+    return np.dot(x, weight) + bias
+
+
+defvjp(
+    _affine_of_matrix,
+    lambda y, x, weight, bias: lambda g: _product(_cast(g, y), weight, False, True),
+    lambda y, x, weight, bias: lambda g: _product(x, _cast(g, y), True, False),
+    lambda y, x, weight, bias: lambda g: anp.sum(_cast(g, y), axis=0),
+)
+defjvp(
+    _affine_of_matrix,
+    lambda g, y, x, weight, bias: _product(g, weight),
+    lambda g, y, x, weight, bias: _product(x, g),
+    lambda g, y, x, weight, bias: _broadcast_to(g, y.shape),
+)
+
+
 def _affine(x: Any, weight: Any, bias: Any) -> Any:
-    return anp.dot(x, weight) + bias  # the rules of @ are those of a stack of matrices, twice as slow
+    if x.ndim == weight.ndim == 2 and bias.ndim == 1 and x.dtype == weight.dtype == bias.dtype:
+        return _affine_of_matrix(x, weight, bias)
+    return anp.dot(x, weight) + bias
 
 
 NATIVE = {"affine": _affine, "erf": _from_partials("erf")}

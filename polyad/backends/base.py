@@ -172,6 +172,11 @@ class Backend(ABC):
         rows = [pull(tuple(None if ct is None else ct[i] for ct in cotangents)) for i in range(k)]
         return tuple(xp.stack(row) for row in zip(*rows, strict=True))
 
+    @property
+    def together(self) -> bool:
+        """Whether several directions in one sweep may take another time than one after the other."""
+        return type(self).pullbacks is not Backend.pullbacks
+
     def last_pull(self, pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:
         """pull(cotangents), for a pullback that is not called again."""
         return pull(cotangents)
@@ -327,6 +332,10 @@ class Backend(ABC):
 
     def rows_apart(self, pull: Pull, batch: int) -> bool:
         """Whether what this pullback recorded proves that a row of f(x) depends on the same row of x alone."""
+        return False
+
+    def proves_rows_apart(self, f: Function, x: Array) -> bool:
+        """The same of the f of any pass, without evaluating it; may raise what f does."""
         return False
 
     def shielded(self, f: Function, *args: Any) -> Any:

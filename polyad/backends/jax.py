@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from polyad.arrays import dtype_name, xp
-from polyad.backends import jax_linear
+from polyad.backends import jax_linear, jax_rows
 from polyad.backends.base import (
     LOOKS,
     REVERSE,
@@ -76,8 +76,21 @@ class Jax(Backend):
 
     def pushforwards(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
         moving = [i for i, dx in enumerate(dxs) if dx is not None]
+        if not traced():  # linearizing is a trace at each call: 5.7 ms, and 2.8 without (16 x 12, 2026-11)
+            return self._pushed_at_once(f, xs, dxs, moving, has_aux)
         ys, push, *aux = jax.linearize(of_some(f, xs, moving), *(xs[i] for i in moving), has_aux=has_aux)
         return (ys, _each(push)(*(dxs[i] for i in moving)), *aux)
+
+    def _pushed_at_once(
+        self, f: Function, xs: Arrays, dxs: Sequence[Array | None], moving: list[int], has_aux: bool
+    ) -> Any:
+        """One forward pass over all directions, whose value has none of their axis."""
+        points = [xs[i] for i in moving]
+
+        def push(*directions: Array) -> Any:
+            return jax.jvp(of_some(f, xs, moving), points, list(directions), has_aux=has_aux)
+
+        return jax.vmap(push, out_axes=(None, 0, None)[: 2 + has_aux])(*(dxs[i] for i in moving))
 
     def pullbacks(self, pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:
         given = [i for i, ct in enumerate(cotangents) if ct is not None]
@@ -145,6 +158,9 @@ class Jax(Backend):
 
     def attach(self, zs: Arrays, args: Arrays, push: Push, pull: Transpose) -> Arrays:
         return jax_linear.attach(zs, args, push, pull)
+
+    def proves_rows_apart(self, f: Function, x: Array) -> bool:
+        return jax_rows.rows_apart(f, x)
 
     def compiles_here(self) -> bool:
         return traced()

@@ -14,7 +14,7 @@ from polyad.operators.by_jets import by_jets, compare, refuse_another
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.passes import Passes, expected_mode, in_some_mode, nested
-from polyad.operators.rows import alone, differs, probe, units, verified
+from polyad.operators.rows import alone, apart, differs, probe, units, verified
 from polyad.operators.value import value_and
 
 __all__ = ["batched_jacobian", "value_and_batched_jacobian"]
@@ -38,11 +38,12 @@ def batched_jacobian(
     returns     shape (B, *out, *in) for f(x) of shape (B, *out); with has_aux
                 (jacobian, aux)
     raises      RowsMixError where a row of f(x) depends on another row of x, as it
-                does after BatchNorm in training mode. Of 64 rows and more, seven
-                are evaluated by themselves (under jit three of 16 and more); where
-                they tell nothing, or disagree, one random combination of all rows
-                is checked. Under jit, where the values cannot be looked at, the
-                result is NaN instead.
+                does after BatchNorm in training mode. Nothing is evaluated for it
+                where the framework's own program of f proves that rows do not mix.
+                Else of 64 rows and more, seven are evaluated by themselves (under
+                jit three of 16 and more); where they tell nothing, or disagree, one
+                random combination of all rows is checked. Under jit, where the
+                values cannot be looked at, the result is NaN instead.
     source      the row sums of Griewank & Walther (2008), section 8.2
     """
     call = Call("batched_jacobian", f, args, argnums, backend, has_aux, _kwargs, chunk_size)
@@ -95,9 +96,9 @@ def _by_rows(passes: Passes, pull: Any, x: Any, y: Any) -> Any:
     if not math.prod(y.shape[1:]):
         return _empty(x, y)
     batch, outer, inner = x.shape[0], math.prod(y.shape[1:]), math.prod(x.shape[1:])
-    apart = passes.backend.rows_apart(pull, batch)
-    result = _pulled(passes, pull, x, y, last=apart)
-    if apart:
+    proved = passes.backend.rows_apart(pull, batch) or apart(passes, x)
+    result = _pulled(passes, pull, x, y, last=proved)
+    if proved:
         return result
 
     def product(rows: slice, weights: Any) -> Any:
@@ -120,7 +121,7 @@ def _pulled(passes: Passes, pull: Any, x: Any, y: Any, last: bool) -> Any:
     if outer == 1:
         ones = (xp.ones_like(y),)
         (found,) = backend.last_pull(pull, ones) if last else pull(ones)
-        return xp.reshape(found, (*y.shape, *x.shape[1:]))
+        return _shaped(found, (*y.shape, *x.shape[1:]))
 
     def pulled(start: Any, count: int) -> Arrays:
         rows: Arrays = backend.pullbacks(pull, (units(passes.call, y, start, count),))
@@ -129,10 +130,9 @@ def _pulled(passes: Passes, pull: Any, x: Any, y: Any, last: bool) -> Any:
     step = passes.at_once(outer, largest(x, y))
     if step == 1 and backend.eager:
         found = [pull((unit,))[0] for unit in units(passes.call, y, 0, outer)]
-        return xp.reshape(xp.stack(found, axis=1), (*y.shape, *x.shape[1:]))
+        return _shaped(xp.stack(found, axis=1), (*y.shape, *x.shape[1:]))
     (found,) = backend.chunked(pulled, outer, step)
-    jac = xp.permute_dims(found, (1, 0, *range(2, found.ndim)))
-    return jac if y.ndim == 2 else xp.reshape(jac, (*y.shape, *x.shape[1:]))
+    return _shaped(xp.permute_dims(found, (1, 0, *range(2, found.ndim))), (*y.shape, *x.shape[1:]))
 
 
 def _by_columns(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
@@ -163,7 +163,7 @@ def _by_jets(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
     columns = xp.concat(found) if len(found) > 1 else found[0]
     compare(passes, x, y, columns)
     jac = xp.permute_dims(columns, (*range(1, columns.ndim), 0))
-    return (jac if x.ndim == 2 else xp.reshape(jac, (*y.shape, *x.shape[1:])),), aux
+    return (_shaped(jac, (*y.shape, *x.shape[1:])),), aux
 
 
 def _by_tangents(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
@@ -184,8 +184,8 @@ def _by_tangents(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
         done = dys[0].shape[0]
         dys = joined([dys, passes.backend.chunked(pushed, inner - done, step)])
     (dys,) = dys
-    jac = xp.permute_dims(xp.reshape(dys, (inner, batch, outer)), (1, 2, 0))
-    result = xp.reshape(jac, (*y.shape, *x.shape[1:]))
+    jac = xp.permute_dims(_shaped(dys, (inner, batch, outer)), (1, 2, 0))
+    result = _shaped(jac, (*y.shape, *x.shape[1:]))
 
     def product(rows: slice, weights: Any) -> Any:
         return stop_gradient(jac)[rows] @ xp.reshape(weights, (weights.shape[0], inner, 1))
@@ -197,10 +197,16 @@ def _by_tangents(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
             _, (moved,), _ = passes.pushforward((stop_gradient(x),), (weights,))
             return differs(expected - xp.reshape(stop_gradient(moved), (batch, outer, 1)), expected)
 
-    result = verified(passes.call, result, alone(passes, x, product, "forward"), differ)
+    if not apart(passes, x):
+        result = verified(passes.call, result, alone(passes, x, product, "forward"), differ)
     if passes.backend.pushed_by_jets and passes.call.backend.concrete(xp.sum(x)):
         compare(passes, x, y, dys)  # jets have refused f: what they see, as no_grad(), the framework's push may not
     return (result,), aux
+
+
+def _shaped(x: Any, shape: tuple[int, ...]) -> Any:
+    """x of this shape, which it may have: a framework that records would record it."""
+    return x if tuple(x.shape) == shape else xp.reshape(x, shape)
 
 
 def _empty(x: Any, y: Any) -> Any:

@@ -22,7 +22,7 @@ from polyad.jets import laplacians, pushforwards, series
 from polyad.operators.curvature import steps
 from polyad.operators.field import Field
 from polyad.operators.passes import Passes
-from polyad.operators.rows import agree, alone, differs, probe, refused, verified
+from polyad.operators.rows import agree, alone, apart, differs, probe, refused, verified
 from polyad.plans import Plan
 
 __all__ = ["by_jets", "columns", "compare", "forward_laplacian", "refuse_another", "taylor"]
@@ -93,6 +93,8 @@ def _checked_rows(field: Field, x: Any, y: Any, dys: Any, laps: Any) -> Any:
     """laps, where the derivatives dys of each row in its own point, shape (k, B, *out), are all that there are."""
     if not math.prod(y.shape):
         return laps
+    if not field.backend.lets_jets_through and apart(field.passes, x, lambda x: field.evaluate(x)[0]):
+        return laps  # nor has a jet gone through anything that is not polyad's own
     reverse = _has_reverse(field.passes)
     suspected = _few_rows(field, x, dys, "reverse" if reverse else "forward")
     if agree(field.call, suspected):

@@ -50,16 +50,15 @@ def derivative(
     call = Call("derivative", f, (x,), 0, backend, has_aux, _kwargs)
     _check(call, order)
     refuse_unknown(mode)
+    by_series = order > 1 and mode == "auto"
 
     def sweep(passes: Passes, x: Any) -> tuple[Arrays, ...]:
         def by_passes() -> tuple[Arrays, ...]:
             return _derivatives(passes, mode, order, (x,))
 
-        return (
-            by_passes() if order < 2 or mode != "auto" else by_jets(passes, lambda: taylor(passes, order, x), by_passes)
-        )
+        return by_jets(passes, lambda: taylor(passes, order, x), by_passes) if by_series else by_passes()
 
-    dys, *aux = nested(call, sweep, first_order=False)
+    dys, *aux = nested(call, sweep, first_order=False, mode="jets" if by_series else "gradient")
     return (call.outputs(dys), *map(call.aux, aux)) if has_aux else call.outputs(dys)
 
 

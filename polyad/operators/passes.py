@@ -63,8 +63,11 @@ class Passes:
 
     def at_once(self, n: int, entries: int) -> int:
         """How many of n directions go through one sweep: as the user says, or as planned; at least 1."""
-        planned = self.plan.at_once if self.plan is not None else None
-        return at_once(n, entries, self.call.chunk_size or planned)
+        return at_once(n, entries, self._chunk())
+
+    def _chunk(self) -> int | None:
+        planned = self.plan.at_once if self.plan is not None and self.backend.together else None
+        return self.call.chunk_size or planned
 
     def evaluate(self, xs: Arrays) -> tuple[Arrays, Arrays]:
         """(ys, aux); aux is empty without has_aux."""
@@ -99,8 +102,7 @@ class Passes:
         """(ys, Jacobian by columns, aux): for each x a tuple of (x.size, *y.shape)."""
         if mode == "finite_difference":
             return differences(self, xs)
-        chunk = self.call.chunk_size or (self.plan.at_once if self.plan is not None else None)
-        (ys, *aux), by_input = self.backend.columns(self.f, xs, self.call.has_aux, chunk)
+        (ys, *aux), by_input = self.backend.columns(self.f, xs, self.call.has_aux, self._chunk())
         return ys, by_input, aux[0] if aux else ()
 
     def output_rows(self, xs: Arrays) -> int | None:

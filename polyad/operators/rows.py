@@ -13,7 +13,7 @@ from polyad.errors import RowsMixError
 from polyad.operators.call import Call
 from polyad.operators.passes import Passes
 
-__all__ = ["agree", "alone", "checked", "differs", "probe", "refused", "units", "verified"]
+__all__ = ["agree", "alone", "apart", "checked", "differs", "probe", "refused", "units", "verified"]
 
 
 def units(call: Call, x: Any, start: Any, count: int) -> Any:
@@ -33,6 +33,20 @@ def _numbers(shape: tuple[int, ...]) -> np.ndarray:
     values = np.random.Generator(np.random.Philox(0)).uniform(0.5, 1.5, shape)
     values.flags.writeable = False
     return values
+
+
+def apart(passes: Passes, x: Any, f: Callable[[Any], Any] | None = None) -> bool:
+    """Whether the framework proves that rows of f(x) do not mix, which leaves nothing to be looked at.
+
+    f  None: that of the passes
+    """
+    call, known = passes.call, dict(vars(passes.call))
+    try:
+        return passes.backend.proves_rows_apart(f or (lambda x: passes.evaluate((x,))[0]), x)
+    except Exception:  # a function that cannot be traced, as one that looks at values
+        return False
+    finally:
+        vars(call).update(known)  # f has left there what it returned besides arrays
 
 
 # Rows that are evaluated by themselves, by the least number of rows that they stand for. Prime
