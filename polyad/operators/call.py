@@ -216,7 +216,10 @@ class Call:
         if found is None:
             return None
         alike = found.by_type and len({*map(type, leaves)}) == 1
-        if not (alike or all(owner(leaf) is found for leaf in leaves)) or declared_arrays(self.f):
+        if not (alike or all(owner(leaf) is found for leaf in leaves)):
+            return None
+        carries = {*map(type, declared_arrays(self.f))}  # arrays of one type have one owner where types tell it
+        if carries and not (alike and carries == {type(leaves[0])}):
             return None
         backend = carried(found)
         self.alike = alike and backend is found
