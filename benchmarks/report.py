@@ -90,6 +90,15 @@ class Report:
             geometric_mean(ahead),
         )
 
+    def instead(self) -> list[tuple[str, str, int, float]]:
+        """(backend, a way that people usually write, its rows, geometric mean of its time / polyad's in them)."""
+        found: dict[tuple[str, str], list[float]] = {}
+        for row in self.rows:
+            for way in row.candidates if row.polyad is not None else ():
+                if way.tag in ("usual", "library"):
+                    found.setdefault((row.backend, way.name), []).append(way.time.median / row.polyad.time.median)
+        return [(*key, len(times), geometric_mean(times)) for key, times in found.items()]
+
     @property
     def problems(self) -> tuple[str, ...]:
         """Who disagreed or raised, in which row."""

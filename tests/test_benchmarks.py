@@ -331,7 +331,9 @@ def test_json_gives_the_report_back(tmp_path):
 def test_the_table_says_every_row_disagreement_and_absence():
     text = table.as_markdown(REPORT)
     assert "| against the best of all ways | 3 | 33 % | 67 % | 33 % | 67 % |" in text
-    assert "Ahead of the usual way by 4.00, the geometric mean of 2 rows." in text
+    assert "Ahead of the fastest usual way by 4.00, the geometric mean of 2 rows. Of each of them:" in text
+    assert "| vmap | torch | 2 | 2.00 |" in text
+    assert "| all of these |  | 3 | 2.00 |" in text
     assert (
         "| Laplacian, 2 to 1, 8 x 4 x 2 | torch, eager | 11.0 ms [9.9, 13.2] | 11.0 | **1.10** [1.08, 1.12] |" in text
     )

@@ -43,7 +43,7 @@ def test_a_leaf_that_is_no_array_is_named(backend):
 
 
 def test_an_unknown_backend_lists_the_known_ones_and_guesses():
-    with pytest.raises(errors.UnknownBackendError, match=r"Did you mean 'torch'\?.*autograd, jax, numpy, torch"):
+    with pytest.raises(errors.UnknownBackendError, match=r"Did you mean 'torch'\?.*autograd, cupy, jax, numpy, torch"):
         polyad.set_backend("pytorch")
     with pytest.raises(errors.UnknownBackendError):
         gradient(lambda x: x, 1.0, backend="nope")

@@ -303,11 +303,15 @@ class Scope:
     def is_here(self) -> bool:
         """Whether this code runs in the same place still.
 
-        A framework that was loaded meanwhile had no transformation running
-        that an array of the other ones could have come from.
+        A framework that was loaded meanwhile had no transformation running that an array of
+        the other ones could have come from; one that shares ndarrays with them has one if one runs now.
         """
-        return self.evaluation is _evaluation.get() and all(
-            _loaded[name].scope() == token for name, token in self.transformations.items()
+        if self.evaluation is not _evaluation.get():
+            return False
+        known = self.transformations
+        return all(
+            backend.scope() == known[name] if name in known else not (backend.host and backend.scope())
+            for name, backend in tuple(_loaded.items())
         )
 
     def is_lost(self) -> bool:

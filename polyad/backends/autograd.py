@@ -107,7 +107,7 @@ class Autograd(Backend):
         return getval(array)
 
     def scope(self) -> Any:
-        return trace_stack.top
+        return trace_stack.top + 1  # 0 where nothing is traced
 
     def asarray(self, values: Any, dtype: str | None = None, device: Any = None) -> Array:
         if isbox(values):

@@ -387,7 +387,7 @@ class Backend(ABC):
         return None
 
     def scope(self) -> Any:
-        """A token of the transformation around this call; equal inside the same one."""
+        """A token of the transformation around this call, equal inside the same one; of a host false outside of any."""
         return None
 
     def tracing(self) -> bool:
