@@ -2,6 +2,7 @@
 
     python benchmarks/nested.py                      # one thread; prints the tables of docs/nested.md
     python benchmarks/nested.py --backend torch --workload loop
+    python benchmarks/nested.py --device gpu         # on the first accelerator of torch and JAX; wall time
 
 Three workloads on a tanh MLP u with 4 hidden layers; each is the gradient of a
 loss in parameters and input:
@@ -13,7 +14,8 @@ jacobian   J of u row by row (batched_jacobian); loss = sum(J^2)
 `own` is the same written by hand with the framework alone. Times are medians of
 CPU seconds in units of one forward pass of u in the same run; all candidates run
 in turn, so that a slow moment of the machine meets all of them. Memory is XLA's account
-of temporary arrays on JAX, elsewhere the growth of a process at its highest.
+of temporary arrays on JAX, elsewhere the growth of a process at its highest, on an
+accelerator that of torch's own account. TF32 is off.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import functools
 import os
 import subprocess
 import sys
+import time
 
 from polyad_benchmarks.measure import medians
 from polyad_benchmarks.memory import resident
@@ -51,14 +54,14 @@ WORKLOADS = (
 class Problem:
     """One workload on one backend: candidates by policy, all without arguments."""
 
-    def __init__(self, backend: str, name: str, batch: int, width: int, inputs: int, outputs: int) -> None:
-        self.backend, self.name, self.shape = backend, name, (batch, width, inputs, outputs)
+    def __init__(self, backend: str, name: str, batch: int, width: int, inputs: int, outputs: int, device=None) -> None:
+        self.backend, self.name, self.shape, self.device = backend, name, (batch, width, inputs, outputs), device
         self.model = Chain(
             Dense(inputs, width, "tanh"), *(Dense(width, width, "tanh") for _ in range(3)), Dense(width, outputs)
         )
-        self.params, self.state = polyad.setup(0, self.model, backend=backend, dtype="float32")
+        self.params, self.state = polyad.setup(0, self.model, backend=backend, dtype="float32", device=device)
         x = np.random.Generator(np.random.Philox(0)).normal(size=(batch, inputs))
-        self.x = polyad.convert(x, backend, dtype="float32")
+        self.x = polyad.convert(x, backend, dtype="float32", device=device)
 
     def u(self, params, x):
         return self.model(x, params, self.state)[0]
@@ -107,9 +110,15 @@ class Problem:
 
         def call():
             with nested_switching(policy):
-                return f(self.params, self.x)
+                return self.waited(f(self.params, self.x))
 
         return call
+
+    def waited(self, found):
+        """The same, computed."""
+        if self.device is not None:
+            polyad.backends.get(self.backend).wait(polyad.trees.leaves(found))
+        return found
 
 
 def own_jax(problem):
@@ -149,7 +158,7 @@ def own_torch(problem):
         if y.shape[1] <= 2 * x.shape[1]:
             rows = [torch.autograd.grad(y[:, i].sum(), x, create_graph=True)[0] for i in range(y.shape[1])]
             return torch.stack(rows, dim=1)
-        units = torch.eye(x.shape[1]).reshape(-1, 1, x.shape[1]).expand(-1, *x.shape).contiguous()
+        units = torch.eye(x.shape[1], device=x.device).reshape(-1, 1, x.shape[1]).expand(-1, *x.shape).contiguous()
         return torch.func.vmap(
             lambda v: torch.func.jvp(lambda x: problem.u(leaves, x), (x,), (v,))[1], randomness="same"
         )(units)
@@ -161,7 +170,7 @@ def own_torch(problem):
             loss = (jacobian(x) ** 2).sum()
         else:
             loss = (problem.looped(slope, x) ** 2).sum()
-        return torch.autograd.grad(loss, [*polyad.trees.leaves(leaves), x], allow_unused=True)
+        return problem.waited(torch.autograd.grad(loss, [*polyad.trees.leaves(leaves), x], allow_unused=True))
 
     return call
 
@@ -198,6 +207,14 @@ def megabytes(problem, policy) -> float:
     call = problem.candidate(policy)
     if hasattr(call, "bytes"):
         return call.bytes / 2**20
+    if problem.device is not None:
+        import torch
+
+        call()
+        torch.accelerator.reset_peak_memory_stats()
+        before = torch.accelerator.memory_allocated()
+        call()
+        return (torch.accelerator.max_memory_allocated() - before) / 2**20
     command = [sys.executable, __file__, "--memory", problem.backend, policy, problem.name, *map(str, problem.shape)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -217,6 +234,7 @@ def main() -> None:
     parser.add_argument("--backend", action="append", choices=list(OWN))
     parser.add_argument("--workload", action="append", choices=sorted({name for name, *_ in WORKLOADS}))
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--memory", nargs=7, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory:
@@ -227,17 +245,27 @@ def main() -> None:
         if backend == "torch":
             import torch
 
-            torch.set_num_threads(1)
-        print(f"\n**{backend}**\n")
+            torch.set_num_threads(1)  # and matrix products of float32 are not TF32 unless somebody says so
+        if backend == "jax" and options.device == "gpu":
+            import jax
+
+            jax.config.update("jax_default_matmul_precision", "highest")
+        adapter = polyad.backends.get(backend)
+        devices = [None] if options.device == "cpu" else [name for name in adapter.devices() if name != "cpu"]
+        if not devices:
+            print(f"\n{backend} has no {options.device} here", file=sys.stderr)
+            continue
+        print(f"\n**{backend}{'' if devices[0] is None else f', {devices[0]}'}**\n")
         print("| workload | batch, width, in, out | " + " | ".join(POLICIES) + " | auto / best | auto / own |")
         print("| --- |" + " --- |" * (len(POLICIES) + 3))
         for name, *shape in WORKLOADS:
             if options.workload and name not in options.workload:
                 continue
-            problem = Problem(backend, name, *shape)
+            problem = Problem(backend, name, *shape, devices[0])
             calls = {policy: problem.candidate(policy) for policy in (*POLICIES, "forward")}
             print(f"{backend} {name} {shape} ...", end="\r", file=sys.stderr, flush=True)
-            times = medians(calls, options.rounds)
+            clock = time.process_time if devices[0] is None else time.perf_counter
+            times = medians(calls, options.rounds, clock=clock)
             memory = {policy: megabytes(problem, policy) for policy in POLICIES} if name == "loop" else {}
             cells = []
             for policy in POLICIES:
