@@ -210,8 +210,10 @@ def _call(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     f = _found(path, namespace, backend)
     if _by_type(members, backend) and _plain(path, args, kwargs):
         ways[path, *map(type, args), *kwargs, *map(type, kwargs.values())] = f
-    if path in _JOINING and args and len(kinds := {*map(type, args[0])}) == 1 and _by_type(args[0], backend):
-        ways[path, "of", *kinds] = f
+    if path in _JOINING and args and type(args[0]) in (list, tuple):  # an array is the sequence of its rows, too
+        kinds = {*map(type, args[0])}
+        if len(kinds) == 1 and _by_type(args[0], backend):
+            ways[path, "of", *kinds] = f
     if backend is not None and not backend.host and any(isinstance(x, np.ndarray) for x in members):
         args = tuple(_lift(arg, backend, members) for arg in args)
         kwargs = {key: _lift(x, backend, members) for key, x in kwargs.items()}

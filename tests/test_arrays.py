@@ -195,3 +195,11 @@ def test_another_adapter_of_the_same_arrays_is_asked_from_then_on(registry):
     polyad.register_backend("loud", Loud)
     with pytest.raises(RuntimeError, match="asked"):
         xp.sum(b)
+
+
+@pytest.mark.parametrize("name", ["stack", "concat"])
+def test_an_array_of_rows_is_joined_as_a_list_of_them_is(name, monkeypatch):
+    monkeypatch.setattr(polyad.arrays, "ways", {})  # as in a new process: nothing has been joined yet
+    joined = getattr(np, {"concat": "concatenate"}.get(name, name))([*np.eye(3)])
+    for rows in (np.eye(3), [*np.eye(3)], np.eye(3)):
+        np.testing.assert_array_equal(getattr(xp, name)(rows), joined)

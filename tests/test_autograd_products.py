@@ -35,6 +35,14 @@ def test_other_shapes_go_through_autograds_own_rules(shape):
     check_grads(lambda x, w, b: rules._affine(x, w, b) ** 3, (0, 1, 2), modes=["rev"], order=2)(x, B, BIAS)
 
 
+@pytest.mark.parametrize(("of_weight", "of_bias"), [((3, 2), (1,)), ((3, 1), (2,)), ((3, 2), ()), ((3,), (5,))])
+def test_weights_and_biases_that_are_broadcast_keep_their_shapes(of_weight, of_bias):
+    w, b = DRAW.normal(size=of_weight), DRAW.normal(size=of_bias)
+    check_grads(lambda x, w, b: rules._affine(x, w, b) ** 3, (0, 1, 2), modes=["fwd", "rev"], order=2)(A, w, b)
+    grads = gradient(lambda *args: xp.sum(rules._affine(*args) ** 3), A, w, b, argnums=(0, 1, 2), backend="autograd")
+    assert [g.shape for g in grads] == [A.shape, of_weight, of_bias]
+
+
 def test_a_slope_of_tanh_has_derivatives_up_to_the_third():
     tanh = rules.namespace.tanh
     check_grads(lambda x: tanh(x), modes=["fwd", "rev"], order=3)(A)

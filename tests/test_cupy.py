@@ -260,3 +260,9 @@ def test_the_stand_in_refuses_what_cupy_refuses(cupy):
     assert type(cupy.sum(x)) is cupy.ndarray
     assert cupy.sum(x).shape == ()
     assert x[[0, 2]].shape == x[np.array([0, 2])].shape == (2, 3)
+
+
+def test_one_vector_is_solved_for_by_each_of_many_matrices(cupy):
+    many, vector = np.arange(18.0).reshape(2, 3, 3) + 9 * np.eye(3), np.arange(1.0, 4.0)
+    found = xp.linalg.solve(cupy.asarray(many), cupy.asarray(vector))
+    np.testing.assert_allclose(cupy.asnumpy(found), [np.linalg.solve(a, vector) for a in many], rtol=1e-12)

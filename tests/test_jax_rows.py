@@ -1,5 +1,6 @@
 """What a program of JAX proves of rows: never a falsehood, and the truth for what models are made of."""
 
+import functools
 import sys
 
 import numpy as np
@@ -161,6 +162,44 @@ def test_a_custom_vjp_proves_nothing():
 
     twice.defvjp(lambda x: (2 * x, None), lambda _, ct: (ct[::-1],))
     assert not rows_apart(twice, X)
+
+
+@pytest.mark.skipif(not hasattr(jax, "new_ref"), reason="this version of JAX has no references")
+def test_what_is_written_to_a_reference_proves_nothing():
+    """No variable says that what is read there was written."""
+
+    def written(x):
+        ref = jax.new_ref(jnp.zeros_like(x))
+        ref[...] = x[::-1] ** 2
+        return ref[...] * 2.0
+
+    def inner(x):
+        ref = jax.new_ref(x * x)
+        return jax.jit(lambda ref: ref[...][::-1])(ref)
+
+    for f in (written, jax.jit(written), inner):
+        assert not rows_apart(f, X)
+        with pytest.raises(RowsMixError):
+            batched_jacobian(f, X, mode="reverse")
+
+
+def test_a_rule_that_knows_which_arguments_stand_still_proves_nothing():
+    @jax.custom_jvp
+    def times(a, b):
+        return a * b
+
+    @functools.partial(times.defjvp, symbolic_zeros=True)
+    def _(xs, dxs):
+        (a, b), (da, db) = xs, dxs
+        still = isinstance(db, jax.custom_derivatives.SymbolicZero)
+        return a * b, (b * da)[::-1] if still else b * da + a * db
+
+    def f(x):
+        return times(x, jax.lax.stop_gradient(x))
+
+    assert not rows_apart(f, X)
+    with pytest.raises(RowsMixError):
+        batched_jacobian(f, X)
 
 
 def test_a_batch_of_one_row_is_apart():

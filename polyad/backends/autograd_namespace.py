@@ -415,7 +415,7 @@ defjvp(
 
 
 def _affine(x: Any, weight: Any, bias: Any) -> Any:
-    if x.ndim == weight.ndim == 2 and bias.ndim == 1 and x.dtype == weight.dtype == bias.dtype:
+    if x.ndim == weight.ndim == 2 and bias.shape == weight.shape[1:] and x.dtype == weight.dtype == bias.dtype:
         return _affine_of_matrix(x, weight, bias)
     return anp.dot(x, weight) + bias
 

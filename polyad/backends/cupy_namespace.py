@@ -43,6 +43,8 @@ def _placed(f: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _solve(a: Any, b: Any, /) -> Any:
+    if b.ndim < 2 and a.ndim > 2:  # one vector for many matrices, which CuPy 13 refuses
+        return _solve(a, b[:, None])[..., 0]
     if b.ndim < 2 or a.shape[:-1] == b.shape[:-1]:
         return matrices.solve(a, b)
     if a.ndim == 2:  # one matrix: its factors serve all right-hand sides, side by side

@@ -61,7 +61,9 @@ def _through(jaxpr: Any, states: States, batch: int, rules: bool) -> States:
 
     for equation in jaxpr.eqns:
         given = [state(atom) for atom in equation.invars]
-        if any(s is not None for s in given):
+        if equation.effects:  # what is written to a Ref is read again where no variable says so
+            known.update(dict.fromkeys(equation.outvars, MIXED))
+        elif any(s is not None for s in given):
             found = _equation(jaxpr, equation, given, batch, rules)
             known.update(zip(equation.outvars, found, strict=True))
     return [state(atom) for atom in jaxpr.outvars]
@@ -90,6 +92,8 @@ def _derivative(jaxpr: Any, equation: Any, given: States, batch: int) -> States:
 
     jaxpr  which the equation is of
     """
+    if equation.params["symbolic_zeros"]:  # such a rule may be another one where an argument stands still
+        return [MIXED]
     by_atom = {atom: s for atom, s in zip(equation.invars, given, strict=True) if not isinstance(atom, Literal)}
     atoms, states = list(by_atom), list(by_atom.values())
     parts = {"constvars": [], "invars": atoms, "outvars": equation.outvars, "eqns": [equation]}
