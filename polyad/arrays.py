@@ -345,7 +345,7 @@ def _function(path: str) -> Any:
 
     def function(*args: Any, **kwargs: Any) -> Any:
         if joining and len(args) == 1 and type(args[0]) in (list, tuple) and len(kinds := {*map(type, args[0])}) == 1:
-            way = ways.get((path, "of", *kinds))
+            way = ways.get((path, "of", *kinds)) if kwargs.keys() <= {"axis"} else None
             return _call(path, args, kwargs) if way is None else way(*args, **kwargs)
         if kwargs:
             way = ways.get((path, *map(type, args), *kwargs, *map(type, kwargs.values())))
