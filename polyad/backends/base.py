@@ -483,7 +483,7 @@ def with_aux(primitive: Function, has_aux: bool) -> Function:
 
 @functools.cache
 def _short(kind: type, name: str, rule: str) -> Function | None:
-    """The method of this name, a short way of `rule`; None where a subclass has a rule of its own, or nothing has it."""
+    """The method of this name, a short way of `rule`; None where a subclass has a rule of its own, or none is there."""
     here, there = ([base for base in kind.__mro__ if key in vars(base)] for key in (name, rule))
     return getattr(kind, name) if here and there and issubclass(here[0], there[0]) else None
 
