@@ -46,6 +46,17 @@ def test_rows_that_mix_are_refused(backend, name):
         assert np.isnan(host(compiled(x))[0])
 
 
+@pytest.mark.parametrize("rows", [3, B])
+@np.errstate(all="ignore")
+def test_an_infinite_derivative_of_one_row_hides_no_others_that_mix(backend, rows):
+    x = arrays(backend, np.arange(rows * 2.0).reshape(rows, 2))
+    mode = "forward"  # autograd's backward pass makes NaN of all rows
+    alone = polyad.batched_jacobian(lambda x: xp.sqrt(x), x, backend=backend, mode=mode)
+    assert np.isinf(host(alone)[0][0, 0, 0])
+    with pytest.raises(polyad.errors.RowsMixError):
+        polyad.batched_jacobian(lambda x: xp.sqrt(x) + xp.flip(x, axis=0) ** 2, x, backend=backend, mode=mode)
+
+
 def test_batch_norm_in_training_mode_is_refused(backend):
     model = Chain(Dense(2, 4, "tanh"), BatchNorm(4), Dense(4, 2))
     params, state = setup(0, model, backend=backend, dtype="float64")

@@ -37,21 +37,80 @@ def test_derivatives_are_taken_where_torch_records_nothing(context, requires_gra
             assert difference(results[3], 36 * POINT.numpy() ** 3) < 1e-14
 
 
+class Cube(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        return 3 * g * ctx.saved_tensors[0] ** 2
+
+
+def beside(x):
+    return Cube.apply(x) + x**2  # torch cuts the graph of the first part, and finds x in the second
+
+
 def test_a_function_that_is_differentiable_once_is_refused_at_second_order():
-    class Square(torch.autograd.Function):
+    first = 3 * POINT**2 + 2 * POINT
+    assert difference(gradient(lambda x: xp.sum(Cube.apply(x)), POINT), EXPECTED) < 1e-15
+    assert difference(gradient(lambda x: xp.sum(beside(x)), POINT.clone().requires_grad_()).detach(), first) < 1e-15
+    field = lambda x: xp.sum(beside(x), axis=-1)  # noqa: E731
+    for derived in (
+        lambda x: gradient(lambda x: xp.sum(gradient(lambda x: xp.sum(Cube.apply(x) ** 2), x)), x),
+        lambda x: gradient(lambda x: xp.sum(gradient(lambda x: xp.sum(Cube.apply(x)), x) * x), x),
+        lambda x: gradient(lambda x: xp.sum(gradient(field, x)), x),
+        lambda x: gradient(lambda x: xp.sum(jacobian(beside, x)), x),
+        lambda x: gradient(lambda x: xp.sum(batched_jacobian(beside, x[None])), x),
+        lambda x: gradient(field, x.clone().requires_grad_()).sum().backward(),
+        lambda x: polyad.jvp(beside, (x,), (x,)),
+        lambda x: polyad.hvp(field, (x,), (x,)),
+        lambda x: polyad.hessian(field, x),
+        lambda x: polyad.laplacian(field, x[None]),
+    ):
+        with pytest.raises(UnsupportedError, match="once_differentiable"):
+            derived(POINT)
+
+
+def test_what_stands_beside_a_function_that_is_differentiable_once_has_its_derivatives():
+    def loss(w):
+        return xp.sum(gradient(lambda x: xp.sum(Cube.apply(x) + x**2 * w), POINT) ** 2)
+
+    w = torch.tensor([1.5, -0.5, 0.8], dtype=torch.float64)
+    expected = 4 * POINT * (3 * POINT**2 + 2 * POINT * w)
+    assert difference(gradient(loss, w), expected) < 1e-14
+
+
+def test_a_function_that_is_differentiable_once_is_refused_inside_of_torch_func():
+    class Squared(torch.autograd.Function):
+        generate_vmap_rule = True
+
         @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return x * x
+        def forward(x):
+            return x**2
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.save_for_backward(*inputs)
 
         @staticmethod
         @torch.autograd.function.once_differentiable
         def backward(ctx, g):
             return 2 * g * ctx.saved_tensors[0]
 
-    assert difference(gradient(lambda x: xp.sum(Square.apply(x)), POINT), 2 * POINT) < 1e-15
-    with pytest.raises(polyad.errors.UnsupportedError, match="once_differentiable"):
-        gradient(lambda x: xp.sum(gradient(lambda x: xp.sum(Square.apply(x) ** 2), x)), POINT)
+    def slope(x):
+        return gradient(lambda x: torch.sum(Squared.apply(x) + x**3), x)
+
+    expected = 2 * POINT + 3 * POINT**2
+    assert difference(polyad.vmap(slope)(POINT[None])[0], expected) < 1e-14
+    for derived in (
+        lambda x: torch.func.grad(lambda x: torch.sum(slope(x)))(x),
+        lambda x: polyad.vmap(lambda x: gradient(lambda x: torch.sum(slope(x)), x))(x[None]),
+    ):
+        with pytest.raises(UnsupportedError, match="once_differentiable"):
+            derived(POINT)
 
 
 def test_wide_outputs_behind_a_fused_norm_are_differentiated_by_rows():
@@ -204,6 +263,34 @@ def test_forward_mode_stops_where_reverse_mode_does(outside):
     torch.testing.assert_close(found["forward"][:3], torch.diag(slope), rtol=1e-12, atol=1e-14)
     second = polyad.hessian(lambda x: torch.sum(field_of_constants(x)), x, mode="forward")
     torch.testing.assert_close(second, polyad.hessian(lambda x: torch.sum(field_of_constants(x)), x, mode="reverse"))
+
+
+def test_forward_mode_goes_through_inference_mode():
+    def f(x):
+        with torch.inference_mode():
+            c = x * 2
+            c = c + 1
+        return torch.cat([x**2 * c.clone()] * 4)
+
+    expected = torch.cat([torch.diag(2 * POINT * (2 * POINT + 1))] * 4)
+    for outside in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with outside():
+            x = POINT * 1.0
+            for mode in ("auto", "forward", "reverse"):
+                assert difference(jacobian(f, x, mode=mode), expected) < 1e-14
+                assert difference(polyad.jvp(f, (x,), (x,), mode=mode)[1], expected @ POINT) < 1e-14
+            assert difference(jacobian(field_of_constants, x, mode="forward"), jacobian(field_of_constants, x)) < 1e-14
+
+
+def test_data_is_a_constant_at_second_order_too():
+    def f(x):
+        return torch.sum(x.data * x**2)
+
+    expected = np.diag(2 * POINT.numpy())
+    for mode in ("auto", "forward", "reverse"):
+        assert difference(polyad.hessian(f, POINT, mode=mode), expected) < 1e-14
+        found = polyad.vmap(lambda x, m=mode: polyad.hessian(f, x, mode=m))(POINT[None])
+        assert difference(found[0], expected) < 1e-14
 
 
 @pytest.mark.parametrize("write", ["y.mul_(2.0)", "y[0] = 3.0", "y += x", "torch.relu_(y)", "buffer.copy_(x)"])

@@ -35,7 +35,14 @@ from polyad.backends.loop import of_no_rows
 from polyad.backends.torch_attach import attach
 from polyad.backends.torch_chain import chain
 from polyad.backends.torch_forward import by_formulas
-from polyad.backends.torch_graph import drawn, reaches_outside, recorded, refuse_dead_ends, refuse_third_order
+from polyad.backends.torch_graph import (
+    drawn,
+    reaches_outside,
+    recorded,
+    refuse_again,
+    refuse_dead_ends,
+    refuse_third_order,
+)
 from polyad.backends.torch_namespace import inside_functorch, namespace, traced, tracing
 from polyad.backends.torch_native import NATIVE
 from polyad.backends.torch_replay import Replay
@@ -50,9 +57,9 @@ def _as_recorded(push: Function) -> Function:
 
     @functools.wraps(push)
     def pushed(*args: Any, **options: Any) -> Any:
-        if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or inside_functorch():
+        if torch.is_grad_enabled() or inside_functorch():
             return push(*args, **options)
-        with torch.enable_grad():
+        with _recorded():
             groups = push(*args, **options)
         return tuple([tuple([_release(y) for y in group]) for group in groups])
 
@@ -425,7 +432,10 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
         if not used:
             return tuple(torch.zeros_like(x) for x in xs)
         create_graph = tracked and torch.is_grad_enabled()
-        with torch.inference_mode(False) if torch.is_inference_mode_enabled() else _AS_IT_IS:
+        with (
+            torch.inference_mode(False) if torch.is_inference_mode_enabled() else _AS_IT_IS,
+            refuse_again(used) if create_graph else _AS_IT_IS,
+        ):
             grads = _backward(tuple(used), aliases, tuple(given), again or outer or create_graph, create_graph)
         if create_graph:
             _pulls.tracked += 1
@@ -524,5 +534,5 @@ def _same_dtypes(dys: Arrays, ys: Arrays) -> Arrays:
 
 
 def _written(x: Array) -> Array:
-    """x with every entry in memory: forward mode refuses what expand() gives."""
-    return x.contiguous() if 0 in x.stride() else x
+    """x with every entry in memory and not of inference_mode(): forward mode refuses what expand() gives, and that."""
+    return x.clone() if x.is_inference() or 0 in x.stride() else x

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from polyad.backends.base import Array, Function
-from polyad.backends.torch_graph import refuse_forward_twice, unwrapped
+from polyad.backends.torch_graph import refuse_twice, unwrapped
 from polyad.errors import UnsupportedError
 from polyad.norms import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 
@@ -56,6 +56,9 @@ def by_formulas(f: Function, again: bool = False) -> Function:
     return formulas
 
 
+_DATA = torch.Tensor.data.__get__
+
+
 class _Forward(TorchFunctionMode):  # type: ignore[misc]  # torch has no types for it
     def __init__(self, move: Callable[[Array, float, Array], None]) -> None:
         super().__init__()
@@ -63,9 +66,11 @@ class _Forward(TorchFunctionMode):  # type: ignore[misc]  # torch has no types f
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is custom_function_call:
-            refuse_forward_twice(*args)
+            refuse_twice(*args)
         norm = NORMS.get(func)
         call = functools.partial(func if norm is None else functools.partial(norm, self.move), *args, **(kwargs or {}))
+        if func == _DATA:
+            return call().detach()  # constant in reverse, where torch's forward mode drops the innermost tangent alone
         if torch.is_grad_enabled() or not self.records:
             return call()
         return _without_tangents(func, call, (*args, *(kwargs or {}).values()))
@@ -77,9 +82,9 @@ def _without_tangents(func: Any, call: Function, args: Any) -> Any:
     raises  UnsupportedError where a tensor with a tangent is written to, which in reverse keeps its derivative
     """
     given = [x for x in args if isinstance(x, torch.Tensor)]
-    versions = [x._version for x in given]
+    tracked = [(x, x._version) for x in given if not x.is_inference()]  # those of inference_mode() have no tangent
     y = call()
-    written = [x for x, version in zip(given, versions, strict=True) if x._version != version]
+    written = [x for x, version in tracked if x._version != version]
     if any(unpack_dual(x).tangent is not None for x in written):
         raise UnsupportedError(
             f"{func.__name__}: f writes into a tensor under no_grad(), and torch's forward mode changes its derivative "

@@ -1,6 +1,8 @@
 """The graph that torch records: what stands behind a tensor."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import functools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,9 +27,10 @@ __all__ = [
     "has_python_nodes",
     "reaches_outside",
     "recorded",
+    "refuse_again",
     "refuse_dead_ends",
-    "refuse_forward_twice",
     "refuse_third_order",
+    "refuse_twice",
     "unwrapped",
 ]
 
@@ -102,11 +105,9 @@ def reaches_outside(outputs: Sequence[Array], aliases: Sequence[Array], stop: bo
 
 def _foreign(leaf: Any) -> bool:
     mark = getattr(leaf, "polyad_stand_in", None)
-    if mark is not None:
-        if not mark.running:
-            raise ImpureFunctionError(ESCAPED)
-        return False
-    return not hasattr(leaf, "polyad_done")
+    if mark is not None and not mark.running:
+        raise ImpureFunctionError(ESCAPED)
+    return not hasattr(leaf, "polyad_done")  # what stands in for another still runs: that pass asks for its gradient
 
 
 def has_python_nodes(outputs: Sequence[Array]) -> bool:
@@ -116,6 +117,54 @@ def has_python_nodes(outputs: Sequence[Array]) -> bool:
     bare = [y for y in map(unwrapped, outputs) if y is not None]
     custom = (node for node in recorded(bare) if isinstance(node, torch.autograd.function.BackwardCFunction))
     return any(getattr(node, "_forward_cls", None) is not Attached for node in custom)
+
+
+ONCE = torch.autograd.function.once_differentiable(lambda ctx: None).__code__  # of all backward passes marked so
+
+ONLY_ONCE = (
+    "a function in f is marked once_differentiable, so that torch has no second derivative of it and would "
+    "give zero. Write its backward pass in differentiable functions, or pass stop_gradient(x) to it"
+)
+
+
+@contextlib.contextmanager
+def refuse_again(outputs: Sequence[Array]) -> Iterator[None]:
+    """Let a derivative of what backward passes that are marked once_differentiable give in this block raise.
+
+    torch cuts its graph there: the derivative would be that of everything else, or zero.
+    """
+    handles = [
+        node.register_hook(functools.partial(_tied, node))
+        for node in recorded(outputs)
+        if isinstance(node, torch.autograd.function.BackwardCFunction) and _once(getattr(node, "_forward_cls", None))
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _once(custom: Any) -> bool:
+    """Whether the backward pass of this autograd.Function is marked once_differentiable."""
+    return getattr(getattr(custom, "backward", None), "__code__", None) is ONCE
+
+
+def _tied(node: Any, grads: Sequence[Array | None], cotangents: Sequence[Array | None]) -> Sequence[Array | None]:
+    """The grads, in the graph of all that they were made of, where it refuses a derivative."""
+    kept = [x for x in (*cotangents, *node.saved_tensors, *vars(node).values()) if isinstance(x, torch.Tensor)]
+    sources = [x for x in kept if x.requires_grad]
+    if not sources:
+        return grads
+    zero = sum([x.reshape(-1)[:0].sum() for x in sources])
+
+    def refuse(grad: Array) -> None:
+        raise UnsupportedError(ONLY_ONCE)
+
+    bare = unwrapped(zero)  # a vmap would keep the hook to itself
+    with torch._C.DisableTorchFunction():
+        bare.register_hook(refuse)
+    return tuple([None if grad is None else grad.detach() + zero.to(grad.dtype) for grad in grads])
 
 
 def refuse_dead_ends(outputs: Sequence[Array]) -> None:
@@ -131,15 +180,20 @@ def refuse_dead_ends(outputs: Sequence[Array]) -> None:
             if parent is not None and type(parent) is not AccumulateGrad:
                 stack.append(parent)
         if len(stack) == before and node.name() in ("Error", "torch::autograd::Error"):
-            raise UnsupportedError(
-                "a function in f is marked once_differentiable, so that torch has no second derivative of it and would "
-                "give zero. Write its backward pass in differentiable functions, or pass stop_gradient(x) to it"
-            )
+            raise UnsupportedError(ONLY_ONCE)
 
 
-def refuse_forward_twice(custom: Any, *args: Any) -> None:
-    """Raise where two forward passes go through a custom autograd.Function: torch 2.13 runs its jvp() for the
-    inner one with the outer one switched off, and what is differentiated twice is missing."""
+def refuse_twice(custom: Any, *args: Any) -> None:
+    """Raise where two passes of torch.func go through a custom autograd.Function that has one alone.
+
+    Of two forward passes torch 2.13 runs its jvp() for the inner one with the outer one switched off, and what is
+    differentiated twice is missing; behind a backward pass that is marked once_differentiable it cuts the graph.
+    """
+    if _once(custom):
+        passes = {layer.level() for layer in get_interpreter_stack() or () if layer.key() != TransformType.Vmap}
+        taped = any(x.requires_grad for x in map(unwrapped, args) if x is not None)
+        if len(passes & _levels(args)) + taped > 1:
+            raise UnsupportedError(ONLY_ONCE)
     forward = {layer.level() for layer in get_interpreter_stack() or () if layer.key() == TransformType.Jvp}
     if len(forward) > 1 and len(forward & _levels(args)) > 1:
         raise UnsupportedError(

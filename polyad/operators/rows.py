@@ -102,8 +102,13 @@ def agree(call: Call, differ: Any) -> bool:
 
 
 def differs(gap: Any, expected: Any) -> Any:
-    """Whether the gap between what was expected and what was found is more than rounding, as an array of shape ()."""
-    return xp.max(xp.abs(gap)) > EPSILON[dtype_name(gap.dtype)] ** 0.5 * xp.max(xp.abs(expected - gap))
+    """Whether the gap between what was expected and what was found is more than rounding, as an array of shape ().
+
+    Where one of the two is infinite or NaN nothing is known, which says nothing of the other entries.
+    """
+    known, zero = xp.isfinite(gap), xp.zeros_like(gap)
+    found = xp.max(xp.abs(xp.where(known, expected - gap, zero)))
+    return xp.max(xp.abs(xp.where(known, gap, zero))) > EPSILON[dtype_name(gap.dtype)] ** 0.5 * found
 
 
 def verified(call: Call, result: Any, suspected: Any, differ: Callable[[], Any]) -> Any:
