@@ -1,5 +1,7 @@
 """Layers and setup against formulas."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -126,3 +128,25 @@ def test_models_print_what_they_are():
 def test_wrong_descriptions_say_what_is_wrong(wrong, message):
     with pytest.raises(ArgumentError, match=message):
         wrong()
+
+
+@dataclasses.dataclass
+class Shift(polyad.layers.Layer):
+    """A layer of somebody's own, which cannot be hashed."""
+
+    features: int
+
+    def parameter_shapes(self):
+        return {"shift": (self.features,)}
+
+    def __call__(self, x, params, state):
+        return x + params["shift"], state
+
+
+def test_a_layer_without_a_hash_has_its_parameters_checked():
+    model = Shift(3)
+    for _ in range(2):
+        net = polyad.StatefulLayer(model, {"shift": np.ones(3)}, {})
+        assert difference(net(POINTS), POINTS + 1) == 0
+        with pytest.raises(polyad.errors.ParameterError, match=r"params\['shift'\] is a float64 array of shape \(4,\)"):
+            polyad.StatefulLayer(model, {"shift": np.ones(4)}, {})

@@ -415,15 +415,16 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
                 "what comes after. Write y = 2 * x for x.mul_(2), y = x + 1 for x += 1"
             )
     ys, aux = out if has_aux else (out, ())
-    outer = recording and (len(own) < len(xs) or reaches_outside((*ys, *aux), aliases))
+    walked: list[Any] | None = [] if recording and len(own) == len(xs) else None  # its nodes of autograd.Functions
+    outer = recording and (walked is None or reaches_outside((*ys, *aux), aliases, custom=walked))
     whole = recording and not outer  # every path of the graph ends at an alias: none is cut
     for alias in own:
         alias.polyad_done = True  # f has returned: nobody outside can ask for its gradient any more
-    recorded = [i for i, y in enumerate(ys) if y.requires_grad]
+    moving = [i for i, y in enumerate(ys) if y.requires_grad]
 
     def pull(cotangents: Sequence[Array | None], again: bool = True) -> Arrays:
         used, given, tracked = [], [], outer
-        for i in recorded:
+        for i in moving:
             ct = cotangents[i]
             if ct is not None:
                 used.append(ys[i])
@@ -432,9 +433,10 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
         if not used:
             return tuple(torch.zeros_like(x) for x in xs)
         create_graph = tracked and torch.is_grad_enabled()
+        custom = create_graph and (recorded(used) if walked is None else walked)
         with (
             torch.inference_mode(False) if torch.is_inference_mode_enabled() else _AS_IT_IS,
-            refuse_again(used) if create_graph else _AS_IT_IS,
+            refuse_again(custom) if custom else _AS_IT_IS,
         ):
             grads = _backward(tuple(used), aliases, tuple(given), again or outer or create_graph, create_graph)
         if create_graph:

@@ -18,6 +18,7 @@ from torch._C._functorch import (
 from polyad.backends.base import Array
 from polyad.errors import ESCAPED, ImpureFunctionError, UnsupportedError
 
+CUSTOM = torch.autograd.function.BackwardCFunction
 AccumulateGrad = torch._C._functions.AccumulateGrad  # what stands in a graph for a leaf
 
 __all__ = [
@@ -63,10 +64,13 @@ def recorded(outputs: Sequence[Array], stop: Sequence[Any] = ()) -> set[Any]:
     return seen.difference(stop)
 
 
-def reaches_outside(outputs: Sequence[Array], aliases: Sequence[Array], stop: bool = False) -> bool:
+def reaches_outside(
+    outputs: Sequence[Array], aliases: Sequence[Array], stop: bool = False, custom: list[Any] | None = None
+) -> bool:
     """Whether a tensor that requires a gradient went into the outputs, aliases of this and of finished calls aside.
 
     stop    what stands behind the aliases themselves does not count
+    custom  nodes of autograd.Functions are added to it
     raises  ImpureFunctionError for one that stood in for another in a finished call
     """
     if get_dynamic_layer_stack_depth():
@@ -89,6 +93,8 @@ def reaches_outside(outputs: Sequence[Array], aliases: Sequence[Array], stop: bo
         if node in seen:
             continue
         seen.add(node)
+        if custom is not None and isinstance(node, CUSTOM):
+            custom.append(node)
         behind = node.next_functions
         for parent, _ in behind:
             if type(parent) is AccumulateGrad:
@@ -115,7 +121,7 @@ def has_python_nodes(outputs: Sequence[Array]) -> bool:
     from polyad.backends.torch_attach import Attached
 
     bare = [y for y in map(unwrapped, outputs) if y is not None]
-    custom = (node for node in recorded(bare) if isinstance(node, torch.autograd.function.BackwardCFunction))
+    custom = (node for node in recorded(bare) if isinstance(node, CUSTOM))
     return any(getattr(node, "_forward_cls", None) is not Attached for node in custom)
 
 
@@ -128,15 +134,15 @@ ONLY_ONCE = (
 
 
 @contextlib.contextmanager
-def refuse_again(outputs: Sequence[Array]) -> Iterator[None]:
-    """Let a derivative of what backward passes that are marked once_differentiable give in this block raise.
+def refuse_again(nodes: Iterable[Any]) -> Iterator[None]:
+    """Let a derivative of what those of these nodes that are marked once_differentiable give in this block raise.
 
     torch cuts its graph there: the derivative would be that of everything else, or zero.
     """
     handles = [
         node.register_hook(functools.partial(_tied, node))
-        for node in recorded(outputs)
-        if isinstance(node, torch.autograd.function.BackwardCFunction) and _once(getattr(node, "_forward_cls", None))
+        for node in nodes
+        if isinstance(node, CUSTOM) and _once(getattr(node, "_forward_cls", None))
     ]
     try:
         yield
