@@ -305,3 +305,21 @@ def test_a_write_under_no_grad_is_refused_by_forward_mode(write):
     with pytest.raises(UnsupportedError, match=r"writes into a tensor under no_grad\(\)"):
         jacobian(f, x, mode="forward")
     torch.testing.assert_close(jacobian(f, x), jacobian(f, x, mode="reverse"), rtol=1e-12, atol=0)
+
+
+def test_a_step_of_a_loop_does_not_walk_through_the_steps_before_it(monkeypatch):
+    from polyad.backends import torch as adapter
+
+    walked = []
+
+    def counted(*args):
+        walked.append(len(found := recorded(*args)))
+        return found
+
+    recorded = adapter.recorded
+    monkeypatch.setattr(adapter, "recorded", counted)
+    w = torch.tensor([0.7, -0.4], dtype=torch.float64, requires_grad=True)
+    x = w * 1.0
+    for _ in range(6):
+        x = x - 0.1 * gradient(lambda z: torch.sum(torch.tanh(w * z) ** 2), x)
+    assert len(set(walked[1:])) == 1

@@ -170,7 +170,7 @@ class Torch(Backend):
         if torch.is_inference_mode_enabled():
             return None
         ys, pull, *aux = _tape(f, xs, has_aux)
-        if any("Norm" in node.name() for node in recorded(pull.outputs)):
+        if any("Norm" in node.name() for node in _between(pull.inputs, pull.outputs)):
             ys, pull, *aux = _tape(by_formulas(f, again=True), xs, has_aux)
         return (ys, _pushed(pull, dxs), *aux)
 
@@ -178,7 +178,8 @@ class Torch(Backend):
         return by_formulas(f)
 
     def forward_is_right(self, pull: Pull) -> bool:
-        return not any(node.name() in FORWARD_WRONGLY for node in recorded(getattr(pull, "outputs", ())))
+        nodes = _between(getattr(pull, "inputs", ()), getattr(pull, "outputs", ()))
+        return not any(node.name() in FORWARD_WRONGLY for node in nodes)
 
     def rows_apart(self, pull: Pull, batch: int) -> bool:
         xs: Arrays = getattr(pull, "inputs", ())
@@ -395,9 +396,15 @@ def _batches(pull: Pull) -> bool:
     known: bool | None = getattr(pull, "batches", None)
     if known is None:
         outputs = getattr(pull, "wrapped", None) if inside_functorch() else getattr(pull, "outputs", ())
-        known = outputs is not None and {node.name() for node in recorded(outputs)}.isdisjoint(BATCHED_WRONGLY)
+        names = {node.name() for node in _between(getattr(pull, "inputs", ()), outputs or ())}
+        known = outputs is not None and names.isdisjoint(BATCHED_WRONGLY)
         pull.batches = known  # type: ignore[attr-defined]
     return known
+
+
+def _between(inputs: Arrays, outputs: Sequence[Array]) -> set[Any]:
+    """The nodes of a tape. What stands behind its inputs is not run: in a loop all steps before this one."""
+    return recorded(outputs, [x.grad_fn for x in inputs if x.grad_fn is not None])
 
 
 def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
@@ -433,7 +440,7 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
         if not used:
             return tuple(torch.zeros_like(x) for x in xs)
         create_graph = tracked and torch.is_grad_enabled()
-        custom = create_graph and (recorded(used) if walked is None else walked)
+        custom = create_graph and (_between(aliases, used) if walked is None else walked)
         with (
             torch.inference_mode(False) if torch.is_inference_mode_enabled() else _AS_IT_IS,
             refuse_again(custom) if custom else _AS_IT_IS,
