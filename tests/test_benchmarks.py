@@ -213,7 +213,7 @@ def test_final_rounds_go_on_until_the_ratio_is_known(soon, monkeypatch):
     taken = {"a": 2.0, "b": 1.0, "noisy": 1.0}
     draw = np.random.Generator(np.random.Philox(3))
 
-    def seconds(call, repeats=1):
+    def seconds(call, repeats=1, clock=None):
         name = call()
         return taken[name] * (draw.uniform(0.5, 1.5) if name == "noisy" else 1.0)
 

@@ -89,7 +89,7 @@ class Layer:
 
     def check_parameters(self, params: Tree, root: str = "params") -> None:
         """ParameterError where params are not those of this model; names the leaf."""
-        hashed = self.__hash__ is not None  # a dataclass may have no hash
+        hashed = type(self).__hash__ is not None  # a dataclass may have no hash
         if not (hashed and _fits(_shapes.get(self), params)):
             shapes = self.parameter_shapes()
             _check(shapes, params, root, repr(self))
