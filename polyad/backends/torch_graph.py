@@ -173,20 +173,10 @@ def _tied(node: Any, grads: Sequence[Array | None], cotangents: Sequence[Array |
     return tuple([None if grad is None else grad.detach() + zero.to(grad.dtype) for grad in grads])
 
 
-def refuse_dead_ends(outputs: Sequence[Array]) -> None:
+def refuse_dead_ends(nodes: Iterable[Any]) -> None:
     """torch cuts the graph behind a function that is differentiable once; the gradient would be zero."""
-    stack, seen = [y.grad_fn for y in outputs if y.grad_fn is not None], set()
-    while stack:
-        node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        before = len(stack)
-        for parent, _ in node.next_functions:
-            if parent is not None and type(parent) is not AccumulateGrad:
-                stack.append(parent)
-        if len(stack) == before and node.name() in ("Error", "torch::autograd::Error"):
-            raise UnsupportedError(ONLY_ONCE)
+    if any(node.name() in ("Error", "torch::autograd::Error") for node in nodes):
+        raise UnsupportedError(ONLY_ONCE)
 
 
 def refuse_twice(custom: Any, *args: Any) -> None:
