@@ -202,6 +202,8 @@ class Elementwise:
 
     def rule(self, level: Level, *args: Any) -> Any:
         """The rule of the kind of this level."""
+        if not level.host:
+            return level.kind.elementwise(level, self, args)
         # An infinite derivative is a value like any other; NumPy would warn of it
         # even where nobody asks for it, as in aux or in the branch not taken.
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

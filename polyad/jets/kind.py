@@ -88,14 +88,17 @@ class Level(int):
     plain       how many parts of the shape of the primal its jets have
     directions  how many directions their tangents have, 0 without tangents
     records     whether the framework keeps the graph of their parts, which it did where f was called
+    host        whether NumPy may be what computes their parts
     """
 
     kind: Kind
     plain: int
     directions: int
     records: Callable[[], bool]
+    host: bool
 
     def __new__(cls, kind: Kind, plain: int = 0, directions: int = 0) -> Level:
         level = super().__new__(cls, next(_numbers))
-        level.kind, level.plain, level.directions, level.records = kind, plain, directions, _always
+        level.kind, level.plain, level.directions = kind, plain, directions
+        level.records, level.host = _always, True
         return level

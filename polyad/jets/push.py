@@ -48,8 +48,10 @@ def evaluated(level: Level, f: Callable[..., Any], jets: Sequence[Any], has_aux:
     """(ys, aux) of f on jets; aux is empty without has_aux."""
     try:
         backend = single_owner(jets)
-        if backend is not None and backend.records():
-            level.records = backend.records
+        if backend is not None:
+            level.host = backend.host
+            if backend.records():
+                level.records = backend.records
         with running_jets(level, backend):
             out = f(*jets)
     except ValueError as error:
