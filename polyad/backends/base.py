@@ -375,6 +375,10 @@ class Backend(ABC):
         """Whether the framework could differentiate what is computed here; not inside of torch.no_grad()."""
         return True
 
+    def refuses_jets(self) -> bool:
+        """Whether every function that has a derivative of its own, as custom rules do, refuses a jet here."""
+        return not self.lets_jets_through
+
     def stop_gradient(self, array: Array) -> Array:
         """The same values; a constant to every derivative around it."""
         raise UnsupportedError(f"{self.name} has no stop_gradient")

@@ -104,6 +104,9 @@ class Jets(JetBackend):
     def records(self) -> bool:
         return self.inner.records()
 
+    def refuses_jets(self) -> bool:
+        return self.inner.refuses_jets()
+
     def device(self, array: Array) -> Any:
         return self.inner.device(bottom(array))
 

@@ -195,7 +195,7 @@ class Elementwise:
     def __init__(self, name: str) -> None:
         self.name, self.partials, self.second = name, PARTIALS[name], SECONDS.get(name)
         self.riccati = RICCATI.get(name)
-        self.compute = _OPERATORS.get(name) or (lambda *args: call(name, *args))
+        self.compute = _OPERATORS.get(name) or getattr(xp, name)
 
     def __call__(self, *args: Any) -> Any:
         return self.compute(*args)

@@ -307,7 +307,7 @@ def make(level: Level, primal: Any, tangent: Any, plain: tuple[Any, ...] = ()) -
 
     raises  UnsupportedError for complex numbers: not all rules know them
     """
-    if tangent is None and all(part is None for part in plain):
+    if tangent is None and not [part for part in plain if part is not None]:
         return primal
     dtype, shape = primal.dtype, tuple(primal.shape)
     if _is_complex(type(dtype).__module__, dtype):
@@ -320,7 +320,7 @@ def make(level: Level, primal: Any, tangent: Any, plain: tuple[Any, ...] = ()) -
             tangent = xp.astype(tangent, dtype)
         if tangent.ndim <= len(shape):
             tangent = lift(tangent, len(shape))
-    return Jet(level, primal, tangent, tuple([_fitting(part, shape, dtype) for part in plain]))
+    return Jet(level, primal, tangent, tuple([_fitting(part, shape, dtype) for part in plain]) if plain else plain)
 
 
 def _fitting(part: Any, shape: tuple[int, ...], dtype: Any) -> Any:

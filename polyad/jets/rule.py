@@ -7,6 +7,7 @@ constant to it. That is all it takes to keep nested perturbations apart.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "compact",
     "constant",
     "first_order",
+    "foreign",
     "has_jets",
     "lift",
     "moves",
@@ -86,7 +88,16 @@ def apply(name: str, *args: Any, **kwargs: Any) -> Any:
     if ndarrays:
         args = _of_framework(args, owner(jets[0]), jets[0])
     level = jets[0]._jet_level if len(jets) == 1 else max(jet._jet_level for jet in jets)
-    return rule(level, *args, **kwargs)
+    y = rule(level, *args, **kwargs)
+    if level.trail.apart and rule not in _compositions and (isinstance(y, tuple) or moves(level, y)):
+        level.trail.pass_through(name, args, kwargs, partial(moves, level))
+    return y
+
+
+def foreign(args: Any) -> None:
+    """Note that the jets among these arguments go through a function that is not polyad's own."""
+    for jet in _jets(args)[0]:
+        jet._jet_level.trail.own = False
 
 
 def _jets(args: Iterable[Any]) -> tuple[list[Any], bool]:
@@ -174,3 +185,5 @@ _sums = {name: ACTIVATIONS[name] for name in ("log_softmax", "logsumexp", "softm
 _composed = {**COMPOSITIONS, **_sums, **{f"linalg.{name}": f for name, f in MATRIX_COMPOSITIONS.items()}}
 for _name, _composition in _composed.items():
     register(_name)(lambda level, *args, _f=_composition, **kwargs: _f(*args, **kwargs))
+_compositions = frozenset(RULES[name] for name in _composed)
+"""Rules that call functions which have rules themselves."""
