@@ -39,7 +39,7 @@ def _linear(level: Level, x: Any, weight: Any, y: Any) -> Any:
         t = t if t.shape[-1] == weight.shape[0] else x.tangent
         backend = owner(y)
         t = t @ weight if backend is not None and backend.folds else _left(t, weight)
-    return make(level, y, t, tuple([None if c is None else c @ weight for c in x.plain]))
+    return make(level, y, t, tuple([None if c is None else c @ weight for c in x.plain]) if x.plain else ())
 
 
 def _left(t: Any, b: Any) -> Any:

@@ -7,7 +7,6 @@ constant to it. That is all it takes to keep nested perturbations apart.
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from polyad.arrays import xp
 from polyad.backends import owner
 from polyad.compositions import ACTIVATIONS, COMPOSITIONS, MATRIX_COMPOSITIONS
 from polyad.errors import UnsupportedError
+from polyad.jets.trail import NUMBERWISE
 
 Rule = Callable[..., Any]
 RULES: dict[str, Rule] = {}
@@ -89,8 +89,9 @@ def apply(name: str, *args: Any, **kwargs: Any) -> Any:
         args = _of_framework(args, owner(jets[0]), jets[0])
     level = jets[0]._jet_level if len(jets) == 1 else max(jet._jet_level for jet in jets)
     y = rule(level, *args, **kwargs)
-    if level.trail.apart and rule not in _compositions and (isinstance(y, tuple) or moves(level, y)):
-        level.trail.pass_through(name, args, kwargs, partial(moves, level))
+    trail = level.trail
+    if trail.apart and (len(args) > 1 or kwargs or name not in NUMBERWISE) and rule not in _compositions:
+        trail.pass_through(level, name, args, kwargs, y)
     return y
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["UNSEEN", "Trail"]
+__all__ = ["NUMBERWISE", "UNSEEN", "Trail"]
 
 
 class Trail:
@@ -22,10 +22,19 @@ class Trail:
         """Note a pass of another kind, which takes the jets apart."""
         self.apart = self.own = False
 
-    def pass_through(self, name: str, args: Any, kwargs: dict[str, Any], moves: Callable[[Any], bool]) -> None:
-        """Note the function of this name, whose result is a jet; moves tells the jets among its arguments."""
-        keeps = _KEEPING.get(name, _numberwise if name in _NUMBERWISE else None)
-        self.apart = keeps is not None and self.rows is not None and keeps(self.rows, args, kwargs, moves)
+    def pass_through(self, level: int, name: str, args: Any, kwargs: dict[str, Any], y: Any) -> None:
+        """Note the function of this name on jets of this level, whose result is y.
+
+        Of one number after the other it needs not be told: as long as no function has mixed
+        rows, they are the first axis of all jets.
+        """
+        if isinstance(y, tuple) or _moves(level, y):
+            keeps = _KEEPING.get(name, _numberwise if name in NUMBERWISE else None)
+            self.apart = keeps is not None and self.rows is not None and keeps(self.rows, level, args, kwargs)
+
+
+def _moves(level: int, x: Any) -> bool:
+    return getattr(x, "_jet_level", None) == level
 
 
 UNSEEN = Trail()
@@ -35,12 +44,12 @@ UNSEEN = Trail()
 # Functions of which row i of the result is made of row i of the jets and of constants alone.
 
 
-def _numberwise(rows: int, args: Any, kwargs: dict[str, Any], moves: Callable[[Any], bool]) -> bool:
+def _numberwise(rows: int, level: int, args: Any, kwargs: dict[str, Any]) -> bool:
     """Functions of numbers: all jets have the rows in front, and no constant adds an axis or rows."""
     n = max(getattr(arg, "ndim", 0) for arg in args)
     if kwargs or any(isinstance(arg, list | tuple) for arg in args):
         return False
-    return n > 0 and all(_in_front(rows, n, arg, moves(arg)) for arg in args)
+    return n > 0 and all(_in_front(rows, n, arg, _moves(level, arg)) for arg in args)
 
 
 def _in_front(rows: int, n: int, x: Any, moving: bool) -> bool:
@@ -49,26 +58,27 @@ def _in_front(rows: int, n: int, x: Any, moving: bool) -> bool:
     return getattr(x, "ndim", 0) < n or x.shape[0] in (1, rows)
 
 
-def _itself(rows: int, args: Any, kwargs: dict[str, Any], moves: Callable[[Any], bool]) -> bool:
+def _itself(rows: int, level: int, args: Any, kwargs: dict[str, Any]) -> bool:
     return bool(args[0].shape[:1] == (rows,))
 
 
-def _product(rows: int, args: Any, kwargs: dict[str, Any], moves: Callable[[Any], bool]) -> bool:
+def _product(rows: int, level: int, args: Any, kwargs: dict[str, Any]) -> bool:
     """x @ weight + bias with constant weight and bias."""
     x, weight, *bias = args
-    if kwargs or any(moves(arg) for arg in (weight, *bias)) or x.ndim < 2 or x.shape[0] != rows:
+    n = x.ndim
+    if kwargs or n < 2 or x.shape[0] != rows or weight.ndim > 2 or _moves(level, weight):
         return False
-    return weight.ndim in (1, 2) and all(_in_front(rows, x.ndim, b, False) for b in bias)
+    return not bias or (not _moves(level, bias[0]) and _in_front(rows, n, bias[0], False))
 
 
-def _reduction(rows: int, args: Any, kwargs: dict[str, Any], moves: Callable[[Any], bool]) -> bool:
+def _reduction(rows: int, level: int, args: Any, kwargs: dict[str, Any]) -> bool:
     axis = kwargs.get("axis")
     axes = axis if isinstance(axis, tuple) else (axis,)
     (x, *rest) = args
     return not rest and x.shape[:1] == (rows,) and all(isinstance(i, int) and i % x.ndim for i in axes)
 
 
-def _index(rows: int, args: Any, kwargs: dict[str, Any], moves: Callable[[Any], bool]) -> bool:
+def _index(rows: int, level: int, args: Any, kwargs: dict[str, Any]) -> bool:
     """x[:, ...] and x[..., i]."""
     x, index = args
     if not isinstance(index, tuple) or not index or x.shape[:1] != (rows,):
@@ -80,13 +90,13 @@ def _index(rows: int, args: Any, kwargs: dict[str, Any], moves: Callable[[Any], 
     return bool(index[0] == slice(None))
 
 
-def _reshape(rows: int, args: Any, kwargs: dict[str, Any], moves: Callable[[Any], bool]) -> bool:
+def _reshape(rows: int, level: int, args: Any, kwargs: dict[str, Any]) -> bool:
     x, shape, *rest = args
     known = isinstance(shape, tuple) and not rest and not kwargs and len(shape) > 0 and x.shape[:1] == (rows,)
     return known and rows > 0 and shape[0] == rows and math.prod(x.shape) > 0
 
 
-def _joined(rows: int, args: Any, kwargs: dict[str, Any], moves: Callable[[Any], bool]) -> bool:
+def _joined(rows: int, level: int, args: Any, kwargs: dict[str, Any]) -> bool:
     """concat along another axis than the first."""
     (parts, *rest), axis = args, kwargs.get("axis", 0)
     if rest or not isinstance(axis, int) or not isinstance(parts, list | tuple):
@@ -94,7 +104,8 @@ def _joined(rows: int, args: Any, kwargs: dict[str, Any], moves: Callable[[Any],
     return all(x.ndim > 0 and x.shape[0] == rows and axis % x.ndim for x in parts)
 
 
-_NUMBERWISE = frozenset(
+# Functions of numbers, which are those of entries at one place of their arguments.
+NUMBERWISE = frozenset(
     (
         *("abs", "acos", "acosh", "add", "asin", "asinh", "atan", "atan2", "atanh", "cos", "cosh", "divide", "erf"),
         *("exp", "exp2", "expm1", "gelu", "hypot", "log", "log10", "log1p", "log2", "logaddexp", "maximum", "minimum"),

@@ -13,6 +13,7 @@ from polyad.jets import Trail, pushforwards
 from polyad.operators.by_jets import by_jets, compare, refuse_another, right
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
+from polyad.operators.outputs import remember, remembered
 from polyad.operators.passes import Passes, expected_mode, in_some_mode, nested
 from polyad.operators.rows import alone, apart, differs, probe, units, verified
 from polyad.operators.value import value_and
@@ -62,12 +63,14 @@ def _sweep(mode: str, passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
     call = passes.call
     batch, inner = x.shape[0], math.prod(x.shape[1:])
     rows = passes.output_rows((x,))
-    plan = passes.choose(mode, inner, None if rows is None else rows // max(batch, 1))
+    rows = remembered(call.f, inner) if rows is None else rows // max(batch, 1)
+    plan = passes.choose(mode, inner, rows)
     if plan.mode == "finite_difference":
         raise ModeError("batched_jacobian: mode='finite_difference' has no batched form; use jacobian, or mode='auto'")
     if plan.mode == "reverse":
         ys, pull, aux = passes.pullback((x,))
         y = _one_output(call, ys, batch)
+        remember(call.f, inner, math.prod(y.shape[1:]))
         better = passes.choose(mode, inner, math.prod(y.shape[1:]), ys).mode
         if better == "reverse" or not passes.backend.forward_is_right(pull):
             return (_by_rows(passes, pull, x, y),), aux
@@ -160,6 +163,7 @@ def _by_jets(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
         found.append(dys[0])
         start += unit.shape[0]
         step = at_once(inner, largest(x, y), passes.call.chunk_size)
+    remember(passes.call.f, inner, math.prod(y.shape[1:]))
     columns = xp.concat(found) if len(found) > 1 else found[0]
     if not (trail.apart and right(passes, trail)):
         compare(passes, x, y, columns)
@@ -174,6 +178,7 @@ def _by_tangents(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
     ys, dys, aux = passes.pushforwards((x,), (units(passes.call, x, 0, step),))
     y = _one_output(passes.call, ys, batch)
     outer = math.prod(y.shape[1:])
+    remember(passes.call.f, inner, outer)
     if step < inner:
         step = passes.at_once(inner, largest(x, y))
 
