@@ -14,6 +14,12 @@ torch_chain = pytest.importorskip("polyad.backends.torch_chain")
 K = 3
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """No arrays are too small for the one step."""
+    monkeypatch.setattr(torch_chain, "SMALL", 0)
+
+
 @pytest.fixture(params=[1, 10**9], ids=["one direction at a time", "together"])
 def large(request, monkeypatch):
     """From how many entries on directions go one at a time."""
@@ -192,3 +198,10 @@ def test_the_jets_of_a_captured_tensor_keep_its_gradient(large):
 
     actual, expected = (torch.autograd.grad(f(), (x, w)) for f in (total, written_out))
     assert difference(actual, [g.numpy() for g in expected]) < 1e-12
+
+
+def test_small_arrays_go_function_by_function(steps, monkeypatch):
+    monkeypatch.undo()
+    x, t, lap = tensors((5, 4), (K, 5, 4), (5, 4))
+    assert one_step("tanh", x, t, lap) is None
+    assert not steps
