@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch._C import _functorch as functorch
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._functorch.vmap import lazy_load_decompositions
 from torch.autograd import forward_ad
 from torch.func import jvp, vjp, vmap
@@ -42,6 +43,7 @@ from polyad.backends.torch_graph import (
     refuse_again,
     refuse_dead_ends,
     refuse_third_order,
+    unwrapped,
 )
 from polyad.backends.torch_namespace import inside_functorch, namespace, traced, tracing
 from polyad.backends.torch_native import NATIVE
@@ -240,6 +242,10 @@ class Torch(Backend):
                 return False
             array = torch._C._functorch.get_unwrapped(array)
         return True
+
+    def anywhere(self, mask: Array) -> Array:
+        with temporarily_clear_interpreter_stack():
+            return unwrapped(mask).any()
 
     def device(self, array: Array) -> Any:
         return array.device
