@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from polyad.arrays import operation
+from polyad.compositions import affine
 from polyad.errors import ArgumentError
 from polyad.layers.activations import Activation
 from polyad.layers.activations import activation as as_activation
@@ -59,8 +59,3 @@ class Dense(Layer):
             check_weight(self, x, weight, self.shape)
         y = x @ weight if bias is None else affine(x, weight, bias)
         return self.activation(y), state
-
-
-@operation
-def affine(x: Any, weight: Any, bias: Any) -> Any:
-    return x @ weight + bias

@@ -215,7 +215,7 @@ class Call:
         found = owner(leaves[0]) if leaves and asked is None else None
         if found is None:
             return None
-        alike = found.by_type and len({*map(type, leaves)}) == 1
+        alike = len({*map(type, leaves)}) == 1
         if not (alike or all(owner(leaf) is found for leaf in leaves)):
             return None
         carries = {*map(type, declared_arrays(self.f))}  # arrays of one type have one owner where types tell it
