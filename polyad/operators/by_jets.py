@@ -144,7 +144,11 @@ def compare(passes: Passes, x: Any, y: Any, dys: Any) -> None:
     raises  UnsupportedError, for by_jets(), unless the framework's own pullback says the same of these rows
     """
     call = passes.call
-    if not math.prod(y.shape) or _left(passes.backend, y) or agree(call, alone(passes, x, lambda r, w: _combined(dys[:, r], w), "reverse")):
+    if (
+        not math.prod(y.shape)
+        or _left(passes.backend, y)
+        or agree(call, alone(passes, x, lambda r, w: _combined(dys[:, r], w), "reverse"))
+    ):
         return
     weights = probe(call, y)
     with passes.backend.untracked():
