@@ -85,25 +85,24 @@ def reaches_outside(
     for y in outputs:
         node = y.grad_fn
         if node is not None:
-            if node not in seen:
-                seen.add(node)
-                stack.append(node)
+            stack.append(node)
         elif y.requires_grad and id(y) not in own:
             found |= _foreign(y)
     # One loop without calls, since every node passes through it.
     while stack:
         node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
         if custom is not None and isinstance(node, CUSTOM):
             custom.append(node)
         behind = node.next_functions
         for parent, _ in behind:
-            if parent is None or parent in seen:
-                continue
-            seen.add(parent)
-            if type(parent) is not AccumulateGrad:
+            if type(parent) is AccumulateGrad:
+                if id(parent.variable) not in own:
+                    found |= _foreign(parent.variable)
+            elif parent is not None:
                 stack.append(parent)
-            elif id(parent.variable) not in own:
-                found |= _foreign(parent.variable)
         if not behind:  # a leaf that came straight out of f, or the end of a graph that torch cut off
             leaf = getattr(node, "variable", None)
             if id(leaf) not in own:
