@@ -53,7 +53,7 @@ def _mean_pool(x: Any, *, window: Any, stride: Any, padding: Any) -> Any:
 
 
 def _affine(x: Any, weight: Any, bias: Any) -> Any:
-    return torch.addmm(bias, x, weight) if x.ndim == 2 == weight.ndim else NotImplemented
+    return torch.addmm(bias, x, weight) if x.ndim == weight.ndim == 2 else NotImplemented
 
 
 def _convolution(x: Any, weight: Any, *, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
