@@ -90,14 +90,12 @@ def trace_by_jvp(problem: Problem, net: Any, x: Any) -> Any:
 
 
 def third(problem: Problem, net: Any, x: Any) -> Any:
-    """u_xxx of a field on a line, rows independent; by a vmap on JAX."""
-    if problem.backend == "jax":
-        import jax
-
-        return jax.vmap(lambda t: derivative(lambda t: net(xp.reshape(t, (1,)))[0], t, order=3))(x[:, 0])[:, None]
-    first = gradient(lambda x: xp.sum(net(x)))
-    second = gradient(lambda x: xp.sum(first(x)))
-    return gradient(lambda x: xp.sum(second(x)), x)
+    """u_xxx of a field on a line, rows independent."""
+    if problem.backend == "autograd":  # has no vmap: it would be a loop over the points
+        first = gradient(lambda x: xp.sum(net(x)))
+        second = gradient(lambda x: xp.sum(first(x)))
+        return gradient(lambda x: xp.sum(second(x)), x)
+    return vmap(lambda t: derivative(lambda t: net(xp.reshape(t, (1,)))[0], t, order=3))(x[:, 0])[:, None]
 
 
 def at_a_point(problem: Problem, net: Any, x: Any) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from polyad.plans import Plan
 
-__all__ = ["Step", "explained", "recorded", "recording", "step"]
+__all__ = ["Step", "explained", "forgotten", "recorded", "recording", "step"]
 
 
 @dataclass
@@ -88,3 +88,10 @@ def explained(strategy: str, reason: str) -> None:
     made = _current.get()
     if made is not None:
         made.strategy, made.reason = strategy, reason
+
+
+def forgotten() -> None:
+    """Say that the function of the derivative that is running runs again, in another way."""
+    made = _current.get()
+    if made is not None:
+        made.inner.clear()

@@ -406,6 +406,10 @@ class Backend(ABC):
         """Whether the value of this number can be looked at."""
         return True
 
+    def anywhere(self, mask: Array) -> Array:
+        """Whether the mask is true at any point that a vmap around goes over, as an array of shape () outside of it."""
+        return xp.any(mask)
+
     def device(self, array: Array) -> Any:
         """Where the array lies, or None if it does not matter."""
         return None

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch._C import _functorch as functorch
-from torch._functorch.vmap import lazy_load_decompositions
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
-from torch.func import jvp, vjp, vmap
+from torch.func import jvp, vmap
 
 from polyad.arrays import dtype_name
 from polyad.backends.base import (
@@ -35,6 +34,7 @@ from polyad.backends.loop import of_no_rows
 from polyad.backends.torch_attach import attach
 from polyad.backends.torch_chain import chain
 from polyad.backends.torch_forward import by_formulas
+from polyad.backends.torch_func import of_rows, vjp
 from polyad.backends.torch_graph import (
     drawn,
     has_custom_functions,
@@ -43,6 +43,7 @@ from polyad.backends.torch_graph import (
     refuse_again,
     refuse_dead_ends,
     refuse_third_order,
+    unwrapped,
 )
 from polyad.backends.torch_namespace import inside_functorch, namespace, traced, tracing
 from polyad.backends.torch_native import NATIVE
@@ -90,7 +91,7 @@ class Torch(Backend):
 
     def pullback(self, f: Function, xs: Arrays, has_aux: bool = False) -> Any:
         if inside_functorch():
-            return _in_functorch(f, xs, has_aux)
+            return vjp(by_formulas(f), xs, has_aux)
         return _tape(f, xs, has_aux)
 
     @_as_recorded
@@ -123,7 +124,7 @@ class Torch(Backend):
     def batch(self, f: Function, has_shared: bool = False) -> Function:
         def batched(*xs: Array) -> Any:
             try:
-                return _of_rows(f, xs, has_shared)
+                return of_rows(f, xs, has_shared)
             except IndexError:
                 if len(xs[0]):
                     raise
@@ -246,6 +247,10 @@ class Torch(Backend):
             array = torch._C._functorch.get_unwrapped(array)
         return True
 
+    def anywhere(self, mask: Array) -> Array:
+        with temporarily_clear_interpreter_stack():
+            return unwrapped(mask).any()
+
     def device(self, array: Array) -> Any:
         return array.device
 
@@ -329,41 +334,6 @@ class _Pulls(threading.local):
 _pulls = _Pulls()
 
 
-def _of_rows(f: Function, xs: Arrays, has_shared: bool = False) -> Any:
-    """vmap(f) without its search for tensors in trees, which takes 60 us for 8 tensors (torch 2.13, 2026-11)."""
-    lazy_load_decompositions()
-    k = len(xs[0])
-    level = functorch._vmap_increment_nesting(k, "error")
-    try:
-        out = f(*[functorch._add_batch_dim(x, 0, level) for x in xs])
-        ys, shared = out if has_shared else (out, ())
-        if any(functorch.maybe_get_level(y) == level for y in shared):
-            raise ValueError("not the same for each row")
-        rows = tuple([functorch._remove_batch_dim(y, level, k, 0) for y in ys])
-    finally:
-        functorch._vmap_decrement_nesting()
-    return (rows, shared) if has_shared else rows
-
-
-def _in_functorch(f: Function, xs: Arrays, has_aux: bool) -> Any:
-    """The pullback inside of a transformation of torch.func: its own."""
-    wrapped: list[Array] = []
-
-    def watched(*xs: Array) -> Any:
-        out = f(*xs)
-        wrapped[:] = out[0] if has_aux else out
-        return out
-
-    ys, pull, *aux = vjp(by_formulas(watched), *xs, has_aux=has_aux)
-
-    def pull_some(cotangents: Sequence[Array | None]) -> Arrays:
-        grads: Arrays = pull(zeros_for_none(cotangents, ys))
-        return grads
-
-    pull_some.wrapped = wrapped  # type: ignore[attr-defined]  # what was recorded, for those who ask
-    return (ys, pull_some, *aux)
-
-
 def _together(pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:
     """The pullback of many cotangents at once, of which None stays None."""
 
@@ -371,7 +341,7 @@ def _together(pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:
         rest = iter(given)
         return pull([None if ct is None else next(rest) for ct in cotangents])
 
-    grads: Arrays = _of_rows(pull_some, tuple([ct for ct in cotangents if ct is not None]))
+    grads: Arrays = of_rows(pull_some, tuple([ct for ct in cotangents if ct is not None]))
     return grads
 
 

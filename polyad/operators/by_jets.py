@@ -22,6 +22,7 @@ from polyad.backends.purity import refuse_changed
 from polyad.errors import ImpureFunctionError, PolyadError, RowsMixError, UnsupportedError
 from polyad.jets import Trail, laplacians, pushforwards, series
 from polyad.operators.curvature import steps
+from polyad.operators.doubt import doubt
 from polyad.operators.field import Field
 from polyad.operators.passes import Passes
 from polyad.operators.rows import agree, alone, apart, differs, probe, refused, verified
@@ -96,7 +97,7 @@ def refuse_another(backend: Any, y: Any, before: Any) -> None:
 
 def _checked_rows(field: Field, x: Any, y: Any, dys: Any, laps: Any) -> Any:
     """laps, where the derivatives dys of each row in its own point, shape (k, B, *out), are all that there are."""
-    if not math.prod(y.shape):
+    if not math.prod(y.shape) or _left(field.backend, y):
         return laps
     if not field.backend.lets_jets_through and apart(field.passes, x, lambda x: field.evaluate(x)[0]):
         return laps  # nor has a jet gone through anything that is not polyad's own
@@ -143,7 +144,11 @@ def compare(passes: Passes, x: Any, y: Any, dys: Any) -> None:
     raises  UnsupportedError, for by_jets(), unless the framework's own pullback says the same of these rows
     """
     call = passes.call
-    if not math.prod(y.shape) or agree(call, alone(passes, x, lambda r, w: _combined(dys[:, r], w), "reverse")):
+    if (
+        not math.prod(y.shape)
+        or _left(passes.backend, y)
+        or agree(call, alone(passes, x, lambda r, w: _combined(dys[:, r], w), "reverse"))
+    ):
         return
     weights = probe(call, y)
     with passes.backend.untracked():
@@ -225,7 +230,7 @@ def taylor(passes: Passes, order: int, x: Any) -> tuple[Arrays, ...]:
     passes.plan = Plan("jets", 1, f"one Taylor series of order {order} through f")
     last = tuple(c[-1] for c in coefficients)
     moving = [i for i, y in enumerate(ys) if math.prod(y.shape)]
-    if moving and not right(passes, trail):
+    if moving and not right(passes, trail) and not _left(passes.backend, ys[moving[0]]):
         weights = tuple(probe(passes.call, y) for y in ys)
         with passes.backend.untracked():
             found = _pulled(passes, passes.f, stop_gradient(x), *weights)
@@ -244,13 +249,31 @@ def _has_reverse(passes: Passes) -> bool:
     return "reverse" in passes.backend.modes and passes.backend.over is None
 
 
+def _left(backend: Backend, value: Any) -> bool:
+    """Whether the vmap around does the comparison, which hides this value.
+
+    raises  _NotByJetsError where it has
+    """
+    around = doubt(backend, value)
+    if around is None:
+        return False
+    if around.refuses:
+        raise _NotByJetsError(f"its first derivative is another one on {backend.name} at some point")
+    around.raised = True
+    return around.leaves
+
+
 def _settled(passes: Passes, differ: Any) -> bool:
-    """Whether the values could be looked at, and agree.
+    """Whether the values could be looked at, and agree, or are looked at by the vmap around.
 
     raises  _NotByJetsError where they do not, and where a framework whose functions
             let jets through does not show them, but for a trace, where the result is
             NaN if they differ
     """
+    around = doubt(passes.backend, differ)
+    if around is not None:
+        around.compare(passes.backend, differ)
+        return True
     if passes.backend.concrete(differ):
         if bool(differ):
             raise _NotByJetsError(f"its first derivative is another one on {passes.backend.name}, or rows mix")

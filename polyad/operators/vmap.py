@@ -10,6 +10,8 @@ from polyad.backends import Scope, evaluates, is_array, running
 from polyad.backends.base import Arrays, Backend, joined
 from polyad.errors import ArgumentError, LeafError, PolyadError, UnsupportedError
 from polyad.operators.call import Call
+from polyad.operators.doubt import settled
+from polyad.operators.rows import FEW
 from polyad.plans import Plan
 from polyad.steps import step
 
@@ -110,9 +112,7 @@ class _Points(Call):
         """(what has an axis of points, in front; what is the same for all of them)."""
         self.returned = False
         try:
-            if chunk_size is None or chunk_size >= self.count or not self.backend.batches:
-                return self._batched(self.rows)
-            return self._in_chunks(chunk_size)
+            return settled(self.backend, lambda: self._at_all(chunk_size), self._few(chunk_size))
         except PolyadError:
             raise
         except Exception as error:
@@ -151,6 +151,20 @@ class _Points(Call):
         return self.outputs([y if not axis else self._points_at(y, axis, i) for i, (y, axis) in places])
 
     # Passes.
+
+    def _at_all(self, chunk_size: int | None) -> tuple[Arrays, Arrays]:
+        if chunk_size is None or chunk_size >= self.count or not self.backend.batches:
+            return self._batched(self.rows)
+        return self._in_chunks(chunk_size)
+
+    def _few(self, chunk_size: int | None) -> Callable[[], Any] | None:
+        """f at a few of the points, no more than in a chunk; None where there are not many."""
+        many, few = next(iter(FEW.items()))
+        if self.count < many:
+            return None
+        few = min(few, chunk_size or few)
+        step = self.count // few
+        return lambda: self._batched(tuple(row[: few * step : step] for row in self.rows))
 
     def _batched(self, rows: Arrays) -> tuple[Arrays, Arrays]:
         out = self.backend.batch(self.point, *((True,) if self.has_shared else ()))(*rows)
