@@ -38,7 +38,8 @@ class StatefulLayer:
 
     def __call__(self, x: Any, params: Tree = None) -> Any:
         y, state = self.value_and_state(x, params)
-        self.write(state)
+        if state is not self.state:
+            self.write(state)
         return y
 
     def value_and_state(self, x: Any, params: Tree = None) -> tuple[Any, Tree]:
@@ -128,6 +129,8 @@ def _fitting(params: Tree, x: Any) -> Any:
     """The input, or tree of inputs, in the framework of the parameters; an error where framework or dtype differ."""
     first = _first(params)
     if first is None:
+        return x
+    if type(x) is type(first) and x.dtype == first.dtype and ((mine := owner(x)) is None or mine.by_type):
         return x
     if type(x) in (tuple, list, dict):
         return trees.map(lambda leaf: _fitted(params, first, leaf), x)

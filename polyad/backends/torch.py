@@ -223,7 +223,8 @@ class Torch(Backend):
         return array.detach()
 
     def scope(self) -> Any:
-        return _Place(torch._C._functorch.get_dynamic_layer_stack_depth(), traced())
+        depth, trace = functorch.get_dynamic_layer_stack_depth(), traced()
+        return _Place(depth, trace) if depth or trace is not None else _OUTSIDE
 
     def tracing(self) -> bool:
         return tracing()
@@ -298,6 +299,9 @@ class _Place(NamedTuple):
 
     def __bool__(self) -> bool:
         return self.depth > 0
+
+
+_OUTSIDE = _Place(0, None)
 
 
 # The level of torch's dual numbers is one variable for all threads (torch 2.13):

@@ -54,7 +54,8 @@ class Dense(Layer):
             weight, bias = params["weight"], params["bias"] if self.bias else None
         except (KeyError, TypeError, IndexError):
             weight, bias = named_parameter(self, params, "weight"), named_parameter(self, params, "bias")
-        if x.shape[-1:] != self.shape[:1] or weight.shape != self.shape or weight.dtype != x.dtype:
+        shape = x.shape
+        if not shape or shape[-1] != self.inputs or weight.shape != self.shape or weight.dtype != x.dtype:
             check_features(self, x, self.inputs)
             check_weight(self, x, weight, self.shape)
         y = x @ weight if bias is None else affine(x, weight, bias)
