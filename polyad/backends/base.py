@@ -10,7 +10,7 @@ import functools
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -408,6 +408,11 @@ class Backend(ABC):
     def device(self, array: Array) -> Any:
         """Where the array lies, or None if it does not matter."""
         return None
+
+    def side_by_side(self, arrays: Iterable[Array]) -> bool:
+        """Whether all of these lie on one device."""
+        devices = [*map(self.device, arrays)]
+        return not devices or devices.count(devices[0]) == len(devices)
 
     def hardware(self, array: Array) -> str:
         """What computes on this array, such as "NVIDIA H100"; "" for the processor of the machine."""

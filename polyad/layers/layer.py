@@ -1,7 +1,7 @@
 """What a layer is: a description, with its parameters and state held outside."""
 
-import operator
 import zlib
+from operator import attrgetter
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -98,7 +98,7 @@ class Layer:
                 _right[self] = _form(params)
 
 
-_shape = operator.attrgetter("shape")
+_shape = attrgetter("shape")
 _right: WeakKeyDictionary[Layer, Any] = WeakKeyDictionary()
 """By layer, the structure and the shapes of parameters that were found right: a net is made in every step."""
 

@@ -11,13 +11,14 @@ import inspect
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from polyad import trees
 from polyad.arrays import describe, dtype_name, floating, is_floating, number_kind, single_owner
-from polyad.backends import carried, current, get, is_array, is_host, owner, running
+from polyad.backends import Evaluation, carried, current, get, is_array, is_host, owner
 from polyad.backends.base import Arrays, Backend
 from polyad.captures import captured_arrays, declared_arrays, unboxed
 from polyad.errors import ArgumentError, DTypeError, LeafError, MixedArraysError
@@ -25,6 +26,7 @@ from polyad.errors import ArgumentError, DTypeError, LeafError, MixedArraysError
 __all__ = ["Call", "KeepValue"]
 
 CARRIED = "a parameter that f carries"
+_dtype = attrgetter("dtype")
 
 
 class KeepValue:
@@ -61,7 +63,7 @@ class Call:
         self.kwargs = kwargs or {}
         self._known: dict[int, Any] = {}  # states that f has read
         self.chunk_size = None if chunk_size is None else _whole(operator, chunk_size)
-        self.check_outputs: Callable[[Call, Arrays, Arrays], None] = lambda call, xs, ys: None  # of some operators
+        self.check_outputs: Callable[[Call, Arrays, Arrays], None] | None = None  # of some operators
         self.single = not isinstance(argnums, (tuple, list))  # the tuple is made once, tuple | list each time
         first = self.single and argnums == 0 and bool(args)
         self.argnums = (0,) if first else self._positions((argnums,) if self.single else tuple(argnums))  # type: ignore[arg-type]
@@ -72,14 +74,14 @@ class Call:
             leaves, spec = _flat(arg)
             self.leaves.append(leaves)
             self.specs.append(spec)
-        self.alike = False  # whether the leaves are arrays of one type, which tells their backend
+        self.kinds: set[type] = set()  # the type of all leaves, where it is one that tells their backend; else none
         self.backend = self._of_all(backend) or self._resolve(backend)
         self._check_devices()
         self.xs: Arrays = tuple(self._differentiated())
         self.constants: list[Any] = [None] * len(args)
         for i, leaves in enumerate(self.leaves):
             if i not in self.argnums:
-                adopted = leaves if self.alike else [*map(self.adopt, leaves)]
+                adopted = leaves if self.kinds else [*map(self.adopt, leaves)]
                 self.constants[i] = trees.unflatten(self.specs[i], adopted)
 
     @functools.cached_property
@@ -91,7 +93,8 @@ class Call:
 
     def flat(self, *xs: Any) -> Any:
         """f on the leaves xs, which may be jets over arrays of the backend."""
-        with running(self._of_jets(xs) or self.backend, self._known) as backend:
+        jets = None if self.kinds.issuperset(map(type, xs)) else self._of_jets(xs)
+        with Evaluation(jets or self.backend, self._known) as backend:
             out = self.f(*self._rebuilt(xs), **self.kwargs)
             y, aux = self._split(out) if self._pairs else (out, None)
             leaves, self.out_spec = _flat(y)
@@ -99,7 +102,8 @@ class Call:
                 if owner(leaf) is not self.backend or not floating(leaf.dtype):
                     leaves[i] = self._output(leaf, i, backend)
             ys = tuple(leaves)
-            self.check_outputs(self, xs, ys)
+            if self.check_outputs is not None:
+                self.check_outputs(self, xs, ys)
             if self.keeps_value:
                 aux = (self.outputs(ys), aux)
             return (ys, self._put_aside(aux)) if self.has_aux else ys
@@ -110,7 +114,11 @@ class Call:
         return out if self.has_aux else (out, ())
 
     def _rebuilt(self, xs: Sequence[Any]) -> list[Any]:
-        args = list(self.constants)
+        args = self.constants.copy()
+        if len(self.argnums) == 1:
+            i = self.argnums[0]
+            args[i] = trees.unflatten(self.specs[i], xs)
+            return args
         for i, tree in zip(self.argnums, self._trees(xs), strict=True):
             args[i] = tree
         return args
@@ -131,8 +139,6 @@ class Call:
 
     def _of_jets(self, xs: Sequence[Any]) -> Backend | None:
         """Whose jets are among xs; those of a pass around are arrays of the backend like others."""
-        if self.alike and {*map(type, xs)} <= {*map(type, self.xs[:1])}:
-            return None
         for x in xs:
             found = owner(x)
             if found is not None and found is not self.backend and hasattr(x, "_jet_level"):
@@ -215,14 +221,16 @@ class Call:
         found = owner(leaves[0]) if leaves and asked is None else None
         if found is None:
             return None
-        alike = found.by_type and len({*map(type, leaves)}) == 1
+        kinds = {*map(type, leaves)}
+        alike = found.by_type and len(kinds) == 1
         if not (alike or all(owner(leaf) is found for leaf in leaves)):
             return None
         carries = {*map(type, declared_arrays(self.f))}  # arrays of one type have one owner where types tell it
-        if carries and not (alike and carries == {type(leaves[0])}):
+        if carries and not (alike and carries == kinds):
             return None
         backend = carried(found)
-        self.alike = alike and backend is found
+        if alike and backend is found:
+            self.kinds = kinds
         return backend
 
     def _resolve(self, asked: str | Backend | None) -> Backend:
@@ -267,9 +275,8 @@ class Call:
 
     def _check_devices(self) -> None:
         backend, known = self.backend, None
-        if self.alike:
-            devices = [*map(backend.device, itertools.chain(*self.leaves))]
-            return None if devices.count(devices[0]) == len(devices) else self._refuse_devices()
+        if self.kinds:
+            return None if backend.side_by_side(itertools.chain(*self.leaves)) else self._refuse_devices()
         for leaves in self.leaves:
             for leaf in leaves:
                 device = backend.device(leaf) if owner(leaf) is backend else known
@@ -294,10 +301,10 @@ class Call:
                     )
 
     def _differentiated(self) -> list[Any]:
-        xs = [*itertools.chain(*[self.leaves[i] for i in self.argnums])]
-        if self.alike and all(map(floating, {x.dtype for x in xs})):
+        xs = self.leaves[0] if self.argnums == (0,) else [*itertools.chain(*[self.leaves[i] for i in self.argnums])]
+        if self.kinds and all(map(floating, {*map(_dtype, xs)})):
             return xs
-        places = [(i, j) for i in self.argnums for j in range(len(self.leaves[i]))]
+        xs, places = xs.copy(), [(i, j) for i in self.argnums for j in range(len(self.leaves[i]))]
         for place, (x, (i, j)) in enumerate(zip(xs, places, strict=True)):
             if owner(x) is not self.backend or not floating(x.dtype):
                 xs[place] = self._differentiable(x, i, j)
