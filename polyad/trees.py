@@ -5,7 +5,7 @@ None is an empty tree, as in JAX: it has no leaves and comes back as None.
 
 from builtins import map as each
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import optree
 
@@ -38,7 +38,7 @@ def flatten(tree: Tree) -> tuple[list[Any], TreeSpec]:
         leaves = known.leaves(tree)
         if leaves is not None:
             return leaves, known.spec
-    leaves, spec = optree.tree_flatten(tree, namespace=NAMESPACE)
+    leaves, spec = optree.tree_flatten(cast(Tree, tree), namespace=NAMESPACE)
     _remember(tree, leaves, spec)
     return leaves, spec
 
@@ -57,7 +57,7 @@ class _Form(NamedTuple):
     inner: Inner
     kinds: frozenset[type]
 
-    def leaves(self, tree: dict[Any, Any]) -> list[Any] | None:
+    def leaves(self, tree: Any) -> list[Any] | None:
         """Those of a tree with the same keys; None if it has another structure, or may have."""
         if not _in_order(tree, self.inner):
             return None

@@ -176,6 +176,7 @@ class Evaluation:
     """
 
     __slots__ = ("_tokens", "around", "backend", "differentiates", "known", "mapped")
+    differentiates: bool
 
     def __init__(self, backend: Backend, known: dict[int, Any], mapped: Scope | None = None) -> None:
         around = _evaluation.get()
@@ -287,7 +288,9 @@ class Scope:
 
     def __init__(self) -> None:
         self.evaluation = _evaluation.get()
-        self.transformations = {name: backend.scope() for name, backend in tuple(_loaded.items())}
+        self.transformations: dict[str, Any] = {}
+        for name, backend in tuple(_loaded.items()):
+            self.transformations[name] = backend.scope()
 
     def is_here(self) -> bool:
         """Whether this code runs in the same place still.

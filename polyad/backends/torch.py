@@ -450,10 +450,10 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
         if not create_graph and not torch.is_inference_mode_enabled():
             grads = _backward(*back)
         else:
-            nodes = () if not create_graph else _between(aliases, used) if walked is None else walked
-            with torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext():
-                with refuse_again(nodes):
-                    grads = _backward(*back)
+            nodes: Iterable[Any] = () if not create_graph else _between(aliases, used) if walked is None else walked
+            normal = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+            with normal, refuse_again(nodes):
+                grads = _backward(*back)
         if create_graph:
             _pulls.tracked += 1
             if nested:

@@ -59,7 +59,7 @@ class Dense(Layer):
             check_features(self, x, self.inputs)
             check_weight(self, x, weight, self.shape)
         y = x @ weight if bias is None else affine(x, weight, bias)
-        return self.activation(y), state
+        return y if self.name is None else self.activation(y), state
 
 
 @operation

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from operator import attrgetter
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -74,9 +75,8 @@ class Call:
             leaves, spec = _flat(arg)
             self.leaves.append(leaves)
             self.specs.append(spec)
-        self.kinds: set[type] = set()  # the type of all leaves, where it is one that tells their backend; else none
-        self.backend = self._of_all(backend) or self._resolve(backend)
-        self._check_devices()
+        self.kinds: set[type] = set()  # the types of the leaves, where they tell the backend; else none
+        self.backend = self._plain(backend) or self._of_some(backend)
         self.xs: Arrays = tuple(self._differentiated())
         self.constants: list[Any] = [None] * len(args)
         for i, leaves in enumerate(self.leaves):
@@ -215,23 +215,26 @@ class Call:
             raise ArgumentError(f"{self.operator}: argnums={argnums} names an argument twice")
         return positions
 
-    def _of_all(self, asked: Any) -> Backend | None:
-        """The backend where the arguments are arrays of one alone, and nothing else is said."""
+    def _plain(self, asked: Any) -> Backend | None:
+        """The backend where the types of all leaves tell it, they lie on one device, and nothing else is said."""
         leaves = [*itertools.chain(*self.leaves)]
-        found = owner(leaves[0]) if leaves and asked is None else None
-        if found is None:
+        kinds = dict(zip(map(type, leaves), leaves, strict=True))
+        owners = {*map(owner, kinds.values())}
+        found = owners.pop() if len(owners) == 1 and asked is None else None
+        if found is None or not found.by_type:
             return None
-        kinds = {*map(type, leaves)}
-        alike = found.by_type and len(kinds) == 1
-        if not (alike or all(owner(leaf) is found for leaf in leaves)):
+        if type(self.f) is not FunctionType and not kinds.keys() >= {*map(type, declared_arrays(self.f))}:
             return None
-        carries = {*map(type, declared_arrays(self.f))}  # arrays of one type have one owner where types tell it
-        if carries and not (alike and carries == kinds):
+        if carried(found) is not found or not found.side_by_side(leaves):
             return None
-        backend = carried(found)
-        if alike and backend is found:
-            self.kinds = kinds
-        return backend
+        self.kinds = {*kinds}
+        return found
+
+    def _of_some(self, asked: str | Backend | None) -> Backend:
+        """The backend of a call whose arguments are not that plain, checked."""
+        self.backend = self._resolve(asked)
+        self._check_devices()
+        return self.backend
 
     def _resolve(self, asked: str | Backend | None) -> Backend:
         try:
@@ -275,8 +278,6 @@ class Call:
 
     def _check_devices(self) -> None:
         backend, known = self.backend, None
-        if self.kinds:
-            return None if backend.side_by_side(itertools.chain(*self.leaves)) else self._refuse_devices()
         for leaves in self.leaves:
             for leaf in leaves:
                 device = backend.device(leaf) if owner(leaf) is backend else known
@@ -363,6 +364,8 @@ class Call:
 
 def _flat(tree: Any) -> tuple[list[Any], Any]:
     """trees.flatten, quicker for what is an array itself."""
+    if type(tree) is dict:
+        return trees.flatten(tree)
     return ([tree], trees.LEAF) if owner(tree) is not None else trees.flatten(unboxed(tree))
 
 
