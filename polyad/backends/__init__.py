@@ -290,7 +290,8 @@ class Scope:
         self.evaluation = _evaluation.get()
         self.transformations: dict[str, Any] = {}
         for name, backend in tuple(_loaded.items()):
-            self.transformations[name] = backend.scope()
+            if backend.transforms:
+                self.transformations[name] = backend.scope()
 
     def is_here(self) -> bool:
         """Whether this code runs in the same place still.

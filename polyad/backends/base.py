@@ -10,7 +10,7 @@ import functools
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -87,6 +87,10 @@ class Backend(ABC):
     """Whether functions of the framework may take a jet for something else than a jet, where others raise."""
     by_type: bool
     """Whether the type of an array says all that `of` and `namespace_of` ask."""
+    may_compile: bool
+    """Whether `compiles_here` depends on the place."""
+    transforms: bool
+    """Whether `scope` does."""
     folds = False
     """Whether its product of a stack of matrices with one matrix is one product of two."""
     pushed_by_jets = False
@@ -110,6 +114,8 @@ class Backend(ABC):
         native = tuple(mode for mode in ("reverse", "forward") if own[mode] is not base[mode])
         cls.modes = cls.__dict__.get("modes", native)
         cls.by_type = cls.of is Backend.of and cls.namespace_of is Backend.namespace_of
+        cls.may_compile = cls.compiles_here is not Backend.compiles_here
+        cls.transforms = cls.scope is not Backend.scope
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Backend:
         if not cls.modes:
@@ -409,7 +415,7 @@ class Backend(ABC):
         """Where the array lies, or None if it does not matter."""
         return None
 
-    def side_by_side(self, arrays: Iterable[Array]) -> bool:
+    def side_by_side(self, arrays: Sequence[Array]) -> bool:
         """Whether all of these lie on one device."""
         devices = [*map(self.device, arrays)]
         return not devices or devices.count(devices[0]) == len(devices)

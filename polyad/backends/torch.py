@@ -89,9 +89,8 @@ class Torch(Backend):
         return isinstance(array, torch.Tensor)
 
     def pullback(self, f: Function, xs: Arrays, has_aux: bool = False) -> Any:
-        if inside_functorch():
-            return _in_functorch(f, xs, has_aux)
-        return _tape(f, xs, has_aux)
+        inside = functorch.maybe_current_level() is not None
+        return _in_functorch(f, xs, has_aux) if inside else _tape(f, xs, has_aux)
 
     @_as_recorded
     def pushforward(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
@@ -224,7 +223,8 @@ class Torch(Backend):
         return array.detach()
 
     def scope(self) -> Any:
-        depth, trace = functorch.get_dynamic_layer_stack_depth(), traced()
+        depth = functorch.get_dynamic_layer_stack_depth()
+        trace = traced()
         return _Place(depth, trace) if depth or trace is not None else _OUTSIDE
 
     def tracing(self) -> bool:
@@ -246,8 +246,7 @@ class Torch(Backend):
     def device(self, array: Array) -> Any:
         return array.device
 
-    def side_by_side(self, arrays: Iterable[Array]) -> bool:
-        arrays = [*arrays]
+    def side_by_side(self, arrays: Sequence[Array]) -> bool:
         return all(map(_on_cpu, arrays)) or super().side_by_side(arrays)
 
     def hardware(self, array: Array) -> str:
@@ -476,10 +475,18 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
 
 
 def _on_aliases(f: Function, xs: Arrays, recording: bool) -> tuple[Any, Arrays, Arrays]:
-    """(f of tensors that stand for xs, these tensors, those of them that have no graph behind)."""
-    aliases, own = _aliases(xs, recording)
-    if own is aliases:  # leaves, which torch lets nobody write to
-        return f(*aliases), aliases, own
+    """(f of tensors that stand for xs, these tensors, those of them without a graph behind: the same tuple if all)."""
+    if forward_ad._current_level < 0 and not any(map(_tracked, xs)):
+        try:
+            fresh = tuple([x.detach().requires_grad_() for x in xs])
+        except RuntimeError:  # of a tensor that was made in inference mode
+            pass
+        else:
+            return f(*fresh), fresh, fresh
+    aliases = tuple([_alias(x, recording) for x in xs])
+    own = tuple([alias.requires_grad_() for alias in aliases if not alias.requires_grad])
+    if len(own) == len(xs):  # leaves, which torch lets nobody write to
+        return f(*aliases), aliases, aliases
     versions = [alias._version for alias in aliases]
     out = f(*aliases)
     if versions != [alias._version for alias in aliases]:
@@ -527,19 +534,6 @@ _tracked = attrgetter("requires_grad")
 def _recorded() -> Iterator[None]:
     with torch.inference_mode(False), torch.enable_grad():
         yield
-
-
-def _aliases(xs: Arrays, recording: bool) -> tuple[Arrays, Arrays]:
-    """Tensors to record f on, and those of them that have no graph behind: the same tuple, where these are all."""
-    if forward_ad._current_level < 0 and not any(map(_tracked, xs)):
-        try:
-            fresh = tuple([x.detach().requires_grad_() for x in xs])
-            return fresh, fresh
-        except RuntimeError:  # of a tensor that was made in inference mode
-            pass
-    aliases = tuple([_alias(x, recording) for x in xs])
-    own = tuple([alias.requires_grad_() for alias in aliases if not alias.requires_grad])
-    return aliases, aliases if len(own) == len(xs) else own
 
 
 def _alias(x: Array, recording: bool) -> Array:

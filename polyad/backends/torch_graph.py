@@ -89,6 +89,7 @@ def reaches_outside(
             stack.append(node)
         elif y.requires_grad and id(y) not in own:
             found |= _foreign(y)
+    leaf_node, push = AccumulateGrad, stack.append
     # One loop without calls, since every node passes through it.
     while stack:
         node = stack.pop()
@@ -99,10 +100,10 @@ def reaches_outside(
         for parent, _ in behind:
             if parent is None:
                 continue
-            if type(parent) is not AccumulateGrad:
-                stack.append(parent)
-            elif id(parent.variable) not in own:
-                found |= _foreign(parent.variable)
+            if type(parent) is not leaf_node:
+                push(parent)
+            elif id(leaf := parent.variable) not in own:
+                found |= _foreign(leaf)
         if not behind:  # a leaf that came straight out of f, or the end of a graph that torch cut off
             leaf = getattr(node, "variable", None)
             if id(leaf) not in own:

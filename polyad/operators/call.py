@@ -10,7 +10,7 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
 from types import FunctionType
 from typing import Any
@@ -76,8 +76,8 @@ class Call:
             self.leaves.append(leaves)
             self.specs.append(spec)
         self.kinds: set[type] = set()  # the types of the leaves, where they tell the backend; else none
+        self.xs: Arrays = ()
         self.backend = self._plain(backend) or self._of_some(backend)
-        self.xs: Arrays = tuple(self._differentiated())
         self.constants: list[Any] = [None] * len(args)
         for i, leaves in enumerate(self.leaves):
             if i not in self.argnums:
@@ -97,9 +97,10 @@ class Call:
         with Evaluation(jets or self.backend, self._known) as backend:
             out = self.f(*self._rebuilt(xs), **self.kwargs)
             y, aux = self._split(out) if self._pairs else (out, None)
-            leaves, self.out_spec = _flat(y)
+            leaves, self.out_spec = _flat(y, self.kinds)
             for i, leaf in enumerate(leaves):
-                if owner(leaf) is not self.backend or not floating(leaf.dtype):
+                known = type(leaf) in self.kinds or owner(leaf) is self.backend
+                if not (known and floating(leaf.dtype)):
                     leaves[i] = self._output(leaf, i, backend)
             ys = tuple(leaves)
             if self.check_outputs is not None:
@@ -125,8 +126,6 @@ class Call:
 
     def _trees(self, xs: Sequence[Any]) -> list[Any]:
         """The differentiated arguments, with these leaves."""
-        if len(self.argnums) == 1:
-            return [trees.unflatten(self.specs[self.argnums[0]], xs)]
         rest = iter(xs)
         return [trees.unflatten(self.specs[i], list(itertools.islice(rest, len(self.leaves[i])))) for i in self.argnums]
 
@@ -196,8 +195,7 @@ class Call:
 
     def inputs(self, leaves: Sequence[Any]) -> Any:
         """A tree like args[argnums], or a tuple of them, with these leaves."""
-        results = self._trees(leaves)
-        return results[0] if self.single else tuple(results)
+        return trees.unflatten(self.specs[self.argnums[0]], leaves) if self.single else tuple(self._trees(leaves))
 
     # Checks.
 
@@ -216,24 +214,29 @@ class Call:
         return positions
 
     def _plain(self, asked: Any) -> Backend | None:
-        """The backend where the types of all leaves tell it, they lie on one device, and nothing else is said."""
+        """The backend where types of leaves tell it, they fit together, and nothing else is said; with its xs."""
         leaves = [*itertools.chain(*self.leaves)]
-        kinds = dict(zip(map(type, leaves), leaves, strict=True))
-        owners = {*map(owner, kinds.values())}
-        found = owners.pop() if len(owners) == 1 and asked is None else None
+        kinds = {*map(type, leaves)}
+        found = owner(leaves[0]) if leaves and asked is None else None
         if found is None or not found.by_type:
             return None
-        if type(self.f) is not FunctionType and not kinds.keys() >= {*map(type, declared_arrays(self.f))}:
+        if len(kinds) > 1 and any(owner(leaf) is not found for leaf in leaves):
+            return None
+        if type(self.f) is not FunctionType and not kinds.issuperset(map(type, declared_arrays(self.f))):
             return None
         if carried(found) is not found or not found.side_by_side(leaves):
             return None
-        self.kinds = {*kinds}
+        xs = tuple(self._chosen())
+        if not all(map(floating, {*map(_dtype, xs)})):
+            return None
+        self.xs, self.kinds = xs, kinds
         return found
 
     def _of_some(self, asked: str | Backend | None) -> Backend:
-        """The backend of a call whose arguments are not that plain, checked."""
+        """The backend of a call whose arguments are not that plain, checked; with its xs."""
         self.backend = self._resolve(asked)
         self._check_devices()
+        self.xs = tuple(self._differentiated())
         return self.backend
 
     def _resolve(self, asked: str | Backend | None) -> Backend:
@@ -301,11 +304,12 @@ class Call:
                         f"Move one: polyad.convert({here}, {self.backend.name!r}, device={str(first[2])!r})"
                     )
 
+    def _chosen(self) -> Iterable[Any]:
+        return self.leaves[0] if self.argnums == (0,) else itertools.chain(*[self.leaves[i] for i in self.argnums])
+
     def _differentiated(self) -> list[Any]:
-        xs = self.leaves[0] if self.argnums == (0,) else [*itertools.chain(*[self.leaves[i] for i in self.argnums])]
-        if self.kinds and all(map(floating, {*map(_dtype, xs)})):
-            return xs
-        xs, places = xs.copy(), [(i, j) for i in self.argnums for j in range(len(self.leaves[i]))]
+        xs = [*self._chosen()]
+        places = [(i, j) for i in self.argnums for j in range(len(self.leaves[i]))]
         for place, (x, (i, j)) in enumerate(zip(xs, places, strict=True)):
             if owner(x) is not self.backend or not floating(x.dtype):
                 xs[place] = self._differentiable(x, i, j)
@@ -362,8 +366,10 @@ class Call:
         return f"args[{i}]"
 
 
-def _flat(tree: Any) -> tuple[list[Any], Any]:
-    """trees.flatten, quicker for what is an array itself."""
+def _flat(tree: Any, kinds: Collection[type] = ()) -> tuple[list[Any], Any]:
+    """trees.flatten, quicker for what is an array itself, as one of these types is."""
+    if type(tree) in kinds:
+        return [tree], trees.LEAF
     if type(tree) is dict:
         return trees.flatten(tree)
     return ([tree], trees.LEAF) if owner(tree) is not None else trees.flatten(unboxed(tree))
