@@ -161,8 +161,11 @@ def pulled(call: Call, mode: str = "auto") -> tuple[Arrays, Callable[..., Arrays
     """
     refuse_unknown(mode)
     reverse = mode == "reverse" or (mode == "auto" and "reverse" in call.backend.modes)
-    tuned = choice(call)
+    alone = not (watched() or recorded())
+    tuned = None if alone else choice(call)
     name, why = strategy(call.backend, tuned=tuned)
+    if alone and reverse and name == "taped":
+        return call.backend.shielded(Passes(call, call.backend, call.flat, alone).pullback, call.xs)
     held = contextlib.nullcontext() if name == "taped" else _pinned(call)
     with held, step(call.operator, call.backend.name, name, why) as this:
         this.plan = Plan("reverse", 1, "for each cotangent") if reverse else chosen(call, mode, call.columns, 1)
