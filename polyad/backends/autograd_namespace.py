@@ -414,10 +414,12 @@ defjvp(
 )
 
 
-def _affine(x: Any, weight: Any, bias: Any) -> Any:
+def _affine(x: Any, weight: Any, bias: Any, *, activation: Any = None) -> Any:
     if x.ndim == weight.ndim == 2 and bias.shape == weight.shape[1:] and x.dtype == weight.dtype == bias.dtype:
-        return _affine_of_matrix(x, weight, bias)
-    return anp.dot(x, weight) + bias
+        y = _affine_of_matrix(x, weight, bias)
+    else:
+        y = anp.dot(x, weight) + bias
+    return y if activation is None else activation(y)
 
 
 NATIVE = {"affine": _affine, "erf": _from_partials("erf")}

@@ -5,7 +5,7 @@ from typing import Any
 
 from polyad.arrays import operation
 from polyad.errors import ArgumentError
-from polyad.layers.activations import Activation
+from polyad.layers.activations import Activation, identity
 from polyad.layers.activations import activation as as_activation
 from polyad.layers.layer import Layer, Random, Tree, activation_name, check_features, check_weight, named_parameter
 
@@ -58,10 +58,11 @@ class Dense(Layer):
         if not shape or shape[-1] != self.inputs or weight.shape != self.shape or weight.dtype != x.dtype:
             check_features(self, x, self.inputs)
             check_weight(self, x, weight, self.shape)
-        y = x @ weight if bias is None else affine(x, weight, bias)
-        return y if self.name is None else self.activation(y), state
+        if bias is None:
+            return self.activation(x @ weight), state
+        return affine(x, weight, bias, activation=self.activation), state
 
 
 @operation
-def affine(x: Any, weight: Any, bias: Any) -> Any:
-    return x @ weight + bias
+def affine(x: Any, weight: Any, bias: Any, *, activation: Activation = identity) -> Any:
+    return activation(x @ weight + bias)
