@@ -223,15 +223,18 @@ def _call(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _by_type(members: Sequence[Any], backend: Backend | None) -> bool:
-    """Whether arrays of these types always mean the same function: no jets, nothing that has to be converted."""
+    """Whether arrays of these types always mean the same function: nothing has to be converted."""
     if backend is None:
         return bool(members) and all(type(x) is np.ndarray for x in members)
-    return backend.by_type and all(map(partial(_taken, backend), members))
+    return all(map(partial(_taken, backend), members))
 
 
 def _taken(backend: Backend, x: Any) -> bool:
     """Whether the functions of the backend take x as it is, as all of its type."""
-    return owner(x) is backend or (backend.host and type(x) is np.ndarray)
+    found = owner(x)
+    if found is None:
+        return backend.host and type(x) is np.ndarray
+    return found is backend or found is backend.over
 
 
 _JOINING = frozenset(("concat", "stack"))  # of many arrays
@@ -311,10 +314,9 @@ def operation(f: Callable[..., Any]) -> Callable[..., Any]:
 
 def _of_types(args: tuple[Any, ...]) -> Backend | None:
     """The backend of arguments that are all arrays and whose types tell that it takes them as they are."""
-    found = next((backend for backend in map(owner, args) if backend is not None), None)
-    if found is None or not found.by_type or not all(map(partial(_taken, found), args)):
-        return None
-    return found
+    owners = [backend for backend in map(owner, args) if backend is not None]
+    found = next((backend for backend in owners if backend.over is not None), owners[0] if owners else None)
+    return found if found is not None and all(map(partial(_taken, found), args)) else None
 
 
 class Namespace:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from polyad.arrays import dtype_name, stop_gradient, xp
+from polyad.arrays import dtype_name, operation, stop_gradient, xp
 from polyad.backends import owner
 from polyad.errors import UnsupportedError
 
@@ -25,6 +25,7 @@ __all__ = [
     "SVD",
     "Eigh",
     "Slogdet",
+    "affine",
     "identity_like",
     "reduced_qr",
     "reduced_svd",
@@ -35,6 +36,12 @@ Eigh = namedtuple("Eigh", "eigenvalues eigenvectors")
 Slogdet = namedtuple("Slogdet", "sign logabsdet")
 QR = namedtuple("QR", "Q R")
 SVD = namedtuple("SVD", "U S Vh")
+
+
+@operation
+def affine(x: Any, weight: Any, bias: Any) -> Any:
+    """What a layer is but for its activation, which frameworks have as one function."""
+    return x @ weight + bias
 
 
 # Moving entries: by indexing and reshaping.

@@ -130,7 +130,7 @@ def _fitting(params: Tree, x: Any) -> Any:
     first = params
     while type(first) is dict and first:
         first = first[next(iter(first))]
-    if type(x) is type(first) and (mine := owner(x)) is not None and mine.by_type and x.dtype == first.dtype:
+    if type(x) is type(first) and owner(x) is not None and x.dtype == first.dtype:
         return x
     first = _first(params, first)
     if first is None:

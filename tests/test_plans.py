@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import polyad
-from polyad import backends, batched_jacobian, convert, explain, gradient, jacobian, xp
+from polyad import backends, batched_jacobian, convert, explain, gradient, jacobian, use_backend, xp
 from polyad.costs import Situation, costs, data, factors, formula
 from polyad.plans import choose, keeps, leanest
-from tests.examples import compiled
+from tests.examples import arrays, compiled, difference, host
 
 MEASUREMENTS = Path(__file__).parent.parent / "benchmarks" / "measurements"
 
@@ -240,3 +240,33 @@ def test_the_body_of_a_loop_is_seen_on_jax():
         "scan": (True, True, False),
         "fori": (True, True, False),
     }
+
+
+@pytest.mark.parametrize("name", ["torch", "autograd"])
+def test_a_function_with_other_outputs_than_last_time_is_differentiated_right(name):
+    pytest.importorskip(name)
+    x, w = arrays(name, np.linspace(-1.0, 1.0, 6).reshape(3, 2), np.linspace(-2.0, 2.0, 80).reshape(2, 40))
+
+    def f(x):
+        return xp.sin(x @ w[:, :n])
+
+    for n in (40, 1, 40, 3, 3):
+        found = batched_jacobian(f, x, backend=name)
+        v = host(w)[0][:, :n]
+        assert difference(found, np.cos(host(x)[0] @ v)[:, :, None] * v.T) < 1e-12
+
+
+def test_a_net_whose_outputs_are_known_is_evaluated_by_columns_at_once():
+    pytest.importorskip("autograd")
+    calls = []
+
+    def f(x):
+        calls.append(1)
+        return xp.sin(x @ np.ones((1, 40)))
+
+    for _ in range(2):
+        with use_backend("autograd"):
+            batched_jacobian(f, np.ones((3, 1)))
+        calls.append(0)
+    first, second = (len(part) for part in "".join(map(str, calls)).split("0")[:2])
+    assert second < first

@@ -86,8 +86,8 @@ def test_independent_rows_are_asked_few_alone(backend, asked):
 
 def test_rows_that_f_holds_are_asked_all(backend, asked):
     x, held = arrays(backend, X, HELD)
-    actual = laplacian(lambda x: held * xp.sin(x), x, backend=backend)
-    assert difference(actual, -HELD * np.sin(X)) < 1e-13
+    actual = laplacian(lambda x: xp.cumulative_sum(held * xp.sin(x), axis=1), x, backend=backend)
+    assert difference(actual, -HELD * np.cumsum(np.sin(X), axis=1)) < 1e-13
     assert len(asked) == (backend != "jax")  # whose program proves it
 
 

@@ -156,13 +156,15 @@ def owner(x: Any) -> Backend | None:
     """The backend that x belongs to; None for ndarrays and for what is no array."""
     kind = type(x)
     try:
-        found = _owners[kind]
+        return _owners[kind]
     except KeyError:
         host = is_host(x)
         found = None if host else _find_owner(x)
+        if found is not None:
+            found = found.of(x)
         if found is not None or host or not _may_be_claimed_later(kind):
             _owners[kind] = found
-    return found if found is None or found.by_type else found.of(x)
+        return found
 
 
 class Evaluation:

@@ -414,12 +414,10 @@ defjvp(
 )
 
 
-def _affine(x: Any, weight: Any, bias: Any, *, activation: Any = None) -> Any:
+def _affine(x: Any, weight: Any, bias: Any) -> Any:
     if x.ndim == weight.ndim == 2 and bias.shape == weight.shape[1:] and x.dtype == weight.dtype == bias.dtype:
-        y = _affine_of_matrix(x, weight, bias)
-    else:
-        y = anp.dot(x, weight) + bias
-    return y if activation is None else activation(y)
+        return _affine_of_matrix(x, weight, bias)
+    return anp.dot(x, weight) + bias
 
 
 NATIVE = {"affine": _affine, "erf": _from_partials("erf")}

@@ -85,8 +85,6 @@ class Backend(ABC):
     """The backend whose arrays those of this one are made of, for jets."""
     lets_jets_through = True
     """Whether functions of the framework may take a jet for something else than a jet, where others raise."""
-    by_type: bool
-    """Whether the type of an array says all that `of` and `namespace_of` ask."""
     may_compile: bool
     """Whether `compiles_here` depends on the place."""
     transforms: bool
@@ -113,7 +111,6 @@ class Backend(ABC):
         base = {"forward": Backend.pushforward, "reverse": Backend.pullback}
         native = tuple(mode for mode in ("reverse", "forward") if own[mode] is not base[mode])
         cls.modes = cls.__dict__.get("modes", native)
-        cls.by_type = cls.of is Backend.of and cls.namespace_of is Backend.namespace_of
         cls.may_compile = cls.compiles_here is not Backend.compiles_here
         cls.transforms = cls.scope is not Backend.scope
 
@@ -235,7 +232,7 @@ class Backend(ABC):
         return self.namespace
 
     def of(self, array: Array) -> Backend:
-        """The adapter of this array, if it depends on more than the type."""
+        """The adapter of this array and of all of its type."""
         return self
 
     @property
@@ -383,6 +380,10 @@ class Backend(ABC):
     def records(self) -> bool:
         """Whether the framework could differentiate what is computed here; not inside of torch.no_grad()."""
         return True
+
+    def refuses_jets(self) -> bool:
+        """Whether every function that has a derivative of its own, as custom rules do, refuses a jet here."""
+        return not self.lets_jets_through
 
     def stop_gradient(self, array: Array) -> Array:
         """The same values; a constant to every derivative around it."""

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from polyad.arrays import dtype_name, xp
@@ -15,6 +15,7 @@ from polyad.jets.batch import batch
 from polyad.jets.jet import bottom
 from polyad.jets.namespace import namespace_over
 from polyad.jets.pullback import pullback
+from polyad.jets.rule import apply
 
 __all__ = ["JetBackend", "Jets", "jets_over"]
 
@@ -30,7 +31,7 @@ class JetBackend(Backend):
 
     @property
     def native(self) -> Mapping[str, Function]:
-        return {name: getattr(namespace_over(self.namespace), name) for name in ACTIVATIONS}
+        return _native(self.namespace)
 
     def pushforward(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
         if all(dx is None for dx in dxs):
@@ -103,6 +104,9 @@ class Jets(JetBackend):
     def records(self) -> bool:
         return self.inner.records()
 
+    def refuses_jets(self) -> bool:
+        return self.inner.refuses_jets()
+
     def device(self, array: Array) -> Any:
         return self.inner.device(bottom(array))
 
@@ -122,6 +126,12 @@ class Jets(JetBackend):
             f"convert: this array is being differentiated by jets over {self.name}; as an array of another framework "
             f"it would lose its derivative. Convert before the call, or use polyad.stop_gradient(x) first"
         )
+
+
+@cache
+def _native(parts: Any) -> Mapping[str, Function]:
+    own = namespace_over(parts)
+    return {"affine": partial(apply, "layers.affine"), **{name: getattr(own, name) for name in ACTIVATIONS}}
 
 
 @cache

@@ -38,6 +38,7 @@ from polyad.backends.torch_chain import chain
 from polyad.backends.torch_forward import by_formulas
 from polyad.backends.torch_graph import (
     drawn,
+    has_custom_functions,
     reaches_outside,
     recorded,
     refuse_again,
@@ -204,6 +205,10 @@ class Torch(Backend):
 
     def records(self) -> bool:
         return torch.is_grad_enabled()
+
+    def refuses_jets(self) -> bool:
+        # While torch records, a jet that is made inside of an autograd.Function raises; one may make none.
+        return torch.is_grad_enabled() and not has_custom_functions()
 
     def compile(self, f: Function, captured: Captured = tuple) -> Function:
         from polyad.backends.torch_compile import compiled  # half a second to import

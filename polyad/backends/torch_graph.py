@@ -25,6 +25,7 @@ __all__ = [
     "AccumulateGrad",
     "StandIn",
     "drawn",
+    "has_custom_functions",
     "has_python_nodes",
     "reaches_outside",
     "recorded",
@@ -125,6 +126,22 @@ def has_python_nodes(outputs: Sequence[Array]) -> bool:
     bare = [y for y in map(unwrapped, outputs) if y is not None]
     custom = (node for node in recorded(bare) if isinstance(node, CUSTOM))
     return any(getattr(node, "_forward_cls", None) is not Attached for node in custom)
+
+
+def has_custom_functions() -> bool:
+    """Whether there is an autograd.Function that is neither torch's nor polyad's."""
+    for base in _BASES:
+        for custom in base.__subclasses__():
+            if custom not in _own:
+                if not custom.__module__.startswith(("torch.", "polyad.")):
+                    return True
+                _own.add(custom)
+    return False
+
+
+_BASES = (torch.autograd.Function, torch.autograd.function.InplaceFunction, torch.autograd.function.NestedIOFunction)
+_own: set[type] = set()
+"""Classes below these that are torch's or polyad's."""
 
 
 ONCE = torch.autograd.function.once_differentiable(lambda ctx: None).__code__  # of all backward passes marked so

@@ -9,6 +9,7 @@ arrays of any backend, and jets again.
 jet.py              the array object and the protocols it speaks
 kind.py             what jets of one kind carry; the level of a pushforward
 rule.py             how a rule finds the innermost jets among its arguments
+trail.py            what the jets of a pass went through
 first_order.py      the algebra of the kinds: the derivative in k directions,
 laplacian_rules.py  the same and the sum of second derivatives,
 taylor.py           series
@@ -33,5 +34,6 @@ from polyad.jets.jet import Jet
 from polyad.jets.laplacians import laplacians
 from polyad.jets.push import pushforwards
 from polyad.jets.series import series
+from polyad.jets.trail import Trail
 
-__all__ = ["Jet", "laplacians", "pushforwards", "series"]
+__all__ = ["Jet", "Trail", "laplacians", "pushforwards", "series"]

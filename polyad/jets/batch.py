@@ -25,6 +25,7 @@ def batch(levels: Sequence[Level], below: Callable[..., Any], f: Callable[..., A
     if not levels:
         return below(f, has_shared) if has_shared else below(f)
     *lower, level = levels
+    level.trail.lost()
 
     def batched(*xs: Any) -> Any:
         made: list[list[tuple[bool, ...]]] = []

@@ -195,13 +195,15 @@ class Elementwise:
     def __init__(self, name: str) -> None:
         self.name, self.partials, self.second = name, PARTIALS[name], SECONDS.get(name)
         self.riccati = RICCATI.get(name)
-        self.compute = _OPERATORS.get(name) or (lambda *args: call(name, *args))
+        self.compute = _OPERATORS.get(name) or getattr(xp, name)
 
     def __call__(self, *args: Any) -> Any:
         return self.compute(*args)
 
     def rule(self, level: Level, *args: Any) -> Any:
         """The rule of the kind of this level."""
+        if not level.host:
+            return level.kind.elementwise(level, self, args)
         # An infinite derivative is a value like any other; NumPy would warn of it
         # even where nobody asks for it, as in aux or in the branch not taken.
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

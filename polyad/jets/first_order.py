@@ -25,6 +25,11 @@ class FirstOrder(Kind):
     """Jets with a tangent of shape (k, *shape) and nothing else."""
 
     def elementwise(self, level: Level, f: "Elementwise", args: tuple[Any, ...]) -> Any:
+        if len(args) == 1 and f.partials[0] is not None:
+            x, t = args[0].primal, args[0].compact
+            y = f.compute(x)
+            factor = f.partials[0](x, y)
+            return make(level, y, t if type(factor) is float and factor == 1.0 else t * factor)
         primals = [primal(level, arg) for arg in args]
         y = f(*primals)
         tangents = [compact(level, arg) for arg in args]

@@ -26,13 +26,21 @@ class Jet:
     __slots__ = ("_jet_level", "compact", "plain", "primal")
     __array_priority__ = 2000.0  # above ndarrays (0), autograd's boxes (100) and tensors (1000)
 
-    def __init__(self, level: Level, primal: Any, tangent: Any, plain: tuple[Any, ...] = ()) -> None:
+    _jet_level: Level
+    primal: Any
+    compact: Any
+    plain: tuple[Any, ...]
+
+    def __new__(cls, level: Level, primal: Any, tangent: Any, plain: tuple[Any, ...] = ()) -> "Jet":
         if not level.records():
             raise UnsupportedError(_UNRECORDED)
-        self._jet_level = level
-        self.primal = primal
-        self.compact = tangent
-        self.plain = plain
+        kind = type(primal)
+        jet: Jet = object.__new__(_types.get(kind) or _type_over(kind))
+        jet._jet_level = level
+        jet.primal = primal
+        jet.compact = tangent
+        jet.plain = plain
+        return jet
 
     @property
     def tangent(self) -> Any:
@@ -182,6 +190,12 @@ class Jet:
         """The same jet: nothing writes into one."""
         return self
 
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
     # Operators.
 
     def __neg__(self) -> Any:
@@ -201,6 +215,15 @@ class Jet:
 
     def __rdivmod__(self, other: Any) -> Any:
         return other // self, other % self
+
+
+# Jets have a type for each type of arrays at their bottom, which so tells their backend.
+_types: dict[type, type[Jet]] = {}
+
+
+def _type_over(kind: type) -> type[Jet]:
+    found = kind if issubclass(kind, Jet) else type("Jet", (Jet,), {"__slots__": (), "__module__": __name__})
+    return _types.setdefault(kind, found)
 
 
 def _is_tensor(x: Any) -> bool:
@@ -284,7 +307,7 @@ def make(level: Level, primal: Any, tangent: Any, plain: tuple[Any, ...] = ()) -
 
     raises  UnsupportedError for complex numbers: not all rules know them
     """
-    if tangent is None and all(part is None for part in plain):
+    if tangent is None and not [part for part in plain if part is not None]:
         return primal
     dtype, shape = primal.dtype, tuple(primal.shape)
     if _is_complex(type(dtype).__module__, dtype):
@@ -297,7 +320,7 @@ def make(level: Level, primal: Any, tangent: Any, plain: tuple[Any, ...] = ()) -
             tangent = xp.astype(tangent, dtype)
         if tangent.ndim <= len(shape):
             tangent = lift(tangent, len(shape))
-    return Jet(level, primal, tangent, tuple([_fitting(part, shape, dtype) for part in plain]))
+    return Jet(level, primal, tangent, tuple([_fitting(part, shape, dtype) for part in plain]) if plain else plain)
 
 
 def _fitting(part: Any, shape: tuple[int, ...], dtype: Any) -> Any:

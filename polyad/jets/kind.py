@@ -20,6 +20,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from polyad.jets.trail import UNSEEN, Trail
+
 if TYPE_CHECKING:
     from polyad.jets.elementwise import Elementwise
 
@@ -87,15 +89,20 @@ class Level(int):
 
     plain       how many parts of the shape of the primal its jets have
     directions  how many directions their tangents have, 0 without tangents
+    trail       what its jets went through
     records     whether the framework keeps the graph of their parts, which it did where f was called
+    host        whether NumPy may be what computes their parts
     """
 
     kind: Kind
     plain: int
     directions: int
+    trail: Trail
     records: Callable[[], bool]
+    host: bool
 
     def __new__(cls, kind: Kind, plain: int = 0, directions: int = 0) -> Level:
         level = super().__new__(cls, next(_numbers))
-        level.kind, level.plain, level.directions, level.records = kind, plain, directions, _always
+        level.kind, level.plain, level.directions, level.trail = kind, plain, directions, UNSEEN
+        level.records, level.host = _always, True
         return level

@@ -1,6 +1,6 @@
 """The array-API namespace of jets: rules where there are any, else the parts' own."""
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from polyad.jets.rule import RULES, apply, has_jets
@@ -28,9 +28,7 @@ class JetNamespace:
 
 
 def _function(path: str) -> Any:
-    def function(*args: Any, **kwargs: Any) -> Any:
-        return apply(path, *args, **kwargs)
-
+    function: Any = partial(apply, path)
     function.__name__ = path
     return function
 

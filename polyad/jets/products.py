@@ -7,6 +7,7 @@ from typing import Any
 
 from polyad.arrays import xp
 from polyad.backends import owner
+from polyad.compositions import affine
 from polyad.errors import UnsupportedError
 from polyad.jets.jet import make
 from polyad.jets.kind import Level
@@ -19,12 +20,26 @@ __all__: list[str] = []
 def _matmul(level: Level, a: Any, b: Any) -> Any:
     if moves(level, b) or b.ndim != 2 or a.ndim < 2:
         return level.kind.bilinear(level, a, b, operator.matmul, _left, _right)
-    y = a.primal @ b  # a layer: linear in what moves
-    t = a.compact if a.compact is None or a.compact.shape[-1] == a.shape[-1] else a.tangent
+    return _linear(level, a, b, a.primal @ b)
+
+
+@register("layers.affine")
+def _affine(level: Level, x: Any, weight: Any, bias: Any) -> Any:
+    if not moves(level, x) or moves(level, weight) or moves(level, bias) or x.ndim < 2:
+        return x @ weight + bias
+    if weight.ndim != 2 or bias.shape != weight.shape[1:]:
+        return x @ weight + bias
+    return _linear(level, x, weight, affine(x.primal, weight, bias))
+
+
+def _linear(level: Level, x: Any, weight: Any, y: Any) -> Any:
+    """The jet of y = x @ weight + a constant, where only x moves."""
+    t = x.compact
     if t is not None:
+        t = t if t.shape[-1] == weight.shape[0] else x.tangent
         backend = owner(y)
-        t = t @ b if backend is not None and backend.folds else _left(t, b)
-    return make(level, y, t, tuple([None if c is None else c @ b for c in a.plain]))
+        t = t @ weight if backend is not None and backend.folds else _left(t, weight)
+    return make(level, y, t, tuple([None if c is None else c @ weight for c in x.plain]) if x.plain else ())
 
 
 def _left(t: Any, b: Any) -> Any:

@@ -38,6 +38,7 @@ def pullback(levels: Sequence[Level], below: Callable[..., Any], f: Callable[...
     if not levels:
         return below(f, tuple(xs))
     *lower, level = levels
+    level.trail.lost()
     counts: list[int] = []
 
     def of_parts(*parts: Any) -> tuple[Parts, Parts]:

@@ -12,6 +12,7 @@ from polyad.jets.first_order import FIRST_ORDER
 from polyad.jets.jet import Jet
 from polyad.jets.kind import Level
 from polyad.jets.rule import primal, tangent
+from polyad.jets.trail import UNSEEN, Trail
 
 __all__ = ["directions", "evaluated", "pushforwards", "zero_tangent"]
 
@@ -19,16 +20,20 @@ HERE = Path(__file__).parents[1]
 """The folder of polyad: what stands elsewhere was written by the caller, or by a framework."""
 
 
-def pushforwards(f: Callable[..., Any], xs: Sequence[Any], dxs: Sequence[Any], has_aux: bool = False) -> Any:
+def pushforwards(
+    f: Callable[..., Any], xs: Sequence[Any], dxs: Sequence[Any], has_aux: bool = False, trail: Trail = UNSEEN
+) -> Any:
     """f(*xs) and its derivative in k directions at once.
 
     xs       arrays of any backend; f(*xs) is a tuple of arrays
     dxs      for each x its tangents, shape (k, *x.shape), or None for zero; an axis
              along which they do not vary, as the batch, may have length 1: less work
+    trail    notes what f did with its arguments
     returns  (ys, dys) or (ys, dys, aux): dys of shape (k, *y.shape)
     """
     k = directions(dxs)
     level = Level(FIRST_ORDER, directions=k)
+    level.trail = trail
     jets = [x if dx is None else Jet(level, x, dx) for x, dx in zip(xs, dxs, strict=True)]
     ys, aux = evaluated(level, f, jets, has_aux)
     dys = tuple(zero_tangent(k, y) if (dy := tangent(level, y)) is None else dy for y in ys)
@@ -48,8 +53,11 @@ def evaluated(level: Level, f: Callable[..., Any], jets: Sequence[Any], has_aux:
     """(ys, aux) of f on jets; aux is empty without has_aux."""
     try:
         backend = single_owner(jets)
-        if backend is not None and backend.records():
-            level.records = backend.records
+        if backend is not None:
+            level.host = backend.host
+            framework = backend.over or backend
+            if framework.records():
+                level.records = framework.records
         with running_jets(level, backend):
             out = f(*jets)
     except ValueError as error:

@@ -15,6 +15,7 @@ from polyad.arrays import xp
 from polyad.backends import owner
 from polyad.compositions import ACTIVATIONS, COMPOSITIONS, MATRIX_COMPOSITIONS
 from polyad.errors import UnsupportedError
+from polyad.jets.trail import NUMBERWISE
 
 Rule = Callable[..., Any]
 RULES: dict[str, Rule] = {}
@@ -26,6 +27,7 @@ __all__ = [
     "compact",
     "constant",
     "first_order",
+    "foreign",
     "has_jets",
     "lift",
     "moves",
@@ -74,7 +76,7 @@ def _constant_rule(name: str) -> Rule:
 
 def apply(name: str, *args: Any, **kwargs: Any) -> Any:
     """The function of this name on arguments of which some are jets."""
-    jets = _jets((*args, *kwargs.values()) if kwargs else args)
+    jets, ndarrays = _jets((*args, *kwargs.values()) if kwargs else args)
     if not jets:
         return call(name, *args, **kwargs)
     rule = RULES.get(name)
@@ -83,25 +85,37 @@ def apply(name: str, *args: Any, **kwargs: Any) -> Any:
             f"polyad's jets have no rule for {name!r}. Write it with functions that have one "
             f"(dir(polyad.xp) lists them), or choose backend='autograd', 'jax' or 'torch'"
         )
-    if _has_ndarray(args):
+    if ndarrays:
         args = _of_framework(args, owner(jets[0]), jets[0])
     level = jets[0]._jet_level if len(jets) == 1 else max(jet._jet_level for jet in jets)
-    return rule(level, *args, **kwargs)
+    y = rule(level, *args, **kwargs)
+    trail = level.trail
+    if trail.apart and (len(args) > 1 or kwargs or name not in NUMBERWISE) and rule not in _compositions:
+        trail.pass_through(level, name, args, kwargs, y)
+    return y
 
 
-def _jets(args: Iterable[Any]) -> list[Any]:
-    """The jets among the arguments, those in lists and tuples included."""
+def foreign(args: Any) -> None:
+    """Note that the jets among these arguments go through a function that is not polyad's own."""
+    for jet in _jets(args)[0]:
+        jet._jet_level.trail.own = False
+
+
+def _jets(args: Iterable[Any]) -> tuple[list[Any], bool]:
+    """The jets among the arguments, those in lists and tuples included, and whether there is an ndarray."""
     found: list[Any] = []
+    ndarrays = False
     for arg in args:
-        if isinstance(arg, list | tuple):
-            found += _jets(arg)
-        elif hasattr(type(arg), "_jet_level"):
+        kind = type(arg)
+        if hasattr(kind, "_jet_level"):
             found.append(arg)
-    return found
-
-
-def _has_ndarray(args: Iterable[Any]) -> bool:
-    return any(_has_ndarray(arg) if isinstance(arg, list | tuple) else type(arg) is np.ndarray for arg in args)
+        elif kind is np.ndarray:
+            ndarrays = True
+        elif isinstance(arg, (list, tuple)):
+            some, more = _jets(arg)
+            found += some
+            ndarrays = ndarrays or more
+    return found, ndarrays
 
 
 def _of_framework(args: Any, backend: Any, like: Any) -> Any:
@@ -123,7 +137,7 @@ def call(name: str, *args: Any, **kwargs: Any) -> Any:
 
 def has_jets(args: Any) -> bool:
     """Whether there is a jet among the arguments, those in lists and tuples included."""
-    return bool(_jets(args))
+    return bool(_jets(args)[0])
 
 
 def moves(level: int, x: Any) -> bool:
@@ -172,3 +186,5 @@ _sums = {name: ACTIVATIONS[name] for name in ("log_softmax", "logsumexp", "softm
 _composed = {**COMPOSITIONS, **_sums, **{f"linalg.{name}": f for name, f in MATRIX_COMPOSITIONS.items()}}
 for _name, _composition in _composed.items():
     register(_name)(lambda level, *args, _f=_composition, **kwargs: _f(*args, **kwargs))
+_compositions = frozenset(RULES[name] for name in _composed)
+"""Rules that call functions which have rules themselves."""

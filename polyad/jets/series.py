@@ -10,11 +10,14 @@ from polyad.jets.kind import Level
 from polyad.jets.push import evaluated
 from polyad.jets.rule import plain, primal
 from polyad.jets.taylor import TAYLOR
+from polyad.jets.trail import UNSEEN, Trail
 
 __all__ = ["series"]
 
 
-def series(f: Callable[..., Any], xs: Sequence[Any], coefficients: Sequence[Any], has_aux: bool = False) -> Any:
+def series(
+    f: Callable[..., Any], xs: Sequence[Any], coefficients: Sequence[Any], has_aux: bool = False, trail: Trail = UNSEEN
+) -> Any:
     """f along the curve xs(t) = xs + c_1 t + ... + c_K t^K, as its own series to the order K.
 
     xs            arrays of any backend; f(*xs) is a tuple of arrays
@@ -22,6 +25,7 @@ def series(f: Callable[..., Any], xs: Sequence[Any], coefficients: Sequence[Any]
                   or None for zero; None for an x that does not move. The longest
                   gives the order K, and what a shorter one lacks is zero: of
                   x + v t to the order 3 they are (v, None, None)
+    trail         notes what f did with its arguments
     returns       (ys, coefficients) or (ys, coefficients, aux): for each y the
                   tuple (c_1, ..., c_K) of y(t) = y + c_1 t + ... + c_K t^K. They
                   are normalised: the derivative of order j at t = 0 is j! c_j
@@ -32,6 +36,7 @@ def series(f: Callable[..., Any], xs: Sequence[Any], coefficients: Sequence[Any]
     if not order:
         raise ArgumentError("series: no coefficients; of x + v t to the order 2 they are [(v, None)]")
     level = Level(TAYLOR, plain=order)
+    level.trail = trail
     jets = [_jet(level, x, cs) for x, cs in zip(xs, coefficients, strict=True)]
     ys, aux = evaluated(level, f, jets, has_aux)
     found = tuple(tuple(xp.zeros_like(primal(level, y)) if c is None else c for c in plain(level, y)) for y in ys)

@@ -16,7 +16,7 @@ from polyad import norms
 from polyad.arrays import stop_gradient, xp
 from polyad.errors import UnsupportedError
 from polyad.jets.elementwise import PARTIALS
-from polyad.jets.rule import RULES, apply
+from polyad.jets.rule import RULES, apply, foreign
 
 __all__ = ["FUNCTIONS", "call_function", "method"]
 
@@ -69,12 +69,24 @@ _OPERATORS = {
     "__truediv__": "divide",
 }
 
+# Functions without a kink, of which torch can mean nothing else than polyad does.
+_SMOOTH: frozenset[str] = frozenset(
+    (
+        *("__add__", "__getitem__", "__matmul__", "__mul__", "__neg__", "__radd__", "__rmul__", "__rsub__", "__sub__"),
+        *("add", "addmm", "cat", "concat", "cos", "cosh", "exp", "linear", "matmul", "mean", "mm", "mul", "multiply"),
+        *("neg", "reshape", "rsub", "sigmoid", "sin", "sinh", "square", "stack", "sub", "subtract", "sum", "tanh"),
+        *("unsqueeze", "view"),
+    )
+)
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {}
 
 
 def call_function(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What Jet.__torch_function__ answers."""
     name = getattr(func, "__name__", str(func))
+    if name not in _SMOOTH:
+        foreign((*args, *kwargs.values()))
     answer = FUNCTIONS.get(_qualified(func, name)) or FUNCTIONS.get(name)
     if answer is None:
         raise _unsupported(_spelled(func, name))
@@ -90,6 +102,8 @@ def call_function(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
 
 def method(name: str, jet: Any) -> Callable[..., Any]:
     """The method of this name of a tensor, for a jet. UnsupportedError where there is no rule."""
+    if name not in _SMOOTH:
+        foreign((jet,))
     answer = FUNCTIONS.get(name)
     if answer is None:
         raise _unsupported(f"torch.Tensor.{name}")

@@ -4,8 +4,9 @@ import math
 from typing import Any
 
 from polyad.arrays import operation
+from polyad.compositions import affine
 from polyad.errors import ArgumentError
-from polyad.layers.activations import Activation, identity
+from polyad.layers.activations import Activation
 from polyad.layers.activations import activation as as_activation
 from polyad.layers.layer import Layer, Random, Tree, activation_name, check_features, check_weight, named_parameter
 
@@ -60,9 +61,10 @@ class Dense(Layer):
             check_weight(self, x, weight, self.shape)
         if bias is None:
             return self.activation(x @ weight), state
-        return affine(x, weight, bias, activation=self.activation), state
+        return activated(x, weight, bias, activation=self.activation), state
 
 
 @operation
-def affine(x: Any, weight: Any, bias: Any, *, activation: Activation = identity) -> Any:
-    return activation(x @ weight + bias)
+def activated(x: Any, weight: Any, bias: Any, *, activation: Activation) -> Any:
+    """What a layer is, which may need no second array for what it is of."""
+    return activation(affine(x, weight, bias))

@@ -6,6 +6,8 @@ custom rule of torch (autograd.Function), no_grad(), a kink where conventions
 differ. So the first derivative, which every pass of jets has, is compared with
 the framework's own, in a pullback on constants, which sees rows of a batch that
 mix too: a pullback of a few rows by themselves, of all where those do not agree.
+Nothing is compared where the trail of the jets says that they met functions of
+polyad alone, none of which mixes rows, and no other function could have taken them.
 """
 
 import math
@@ -18,14 +20,14 @@ from polyad.backends.base import Arrays, Backend, Function, Pull, with_aux
 from polyad.backends.directions import basis
 from polyad.backends.purity import refuse_changed
 from polyad.errors import ImpureFunctionError, PolyadError, RowsMixError, UnsupportedError
-from polyad.jets import laplacians, pushforwards, series
+from polyad.jets import Trail, laplacians, pushforwards, series
 from polyad.operators.curvature import steps
 from polyad.operators.field import Field
 from polyad.operators.passes import Passes
 from polyad.operators.rows import agree, alone, apart, differs, probe, refused, verified
 from polyad.plans import Plan
 
-__all__ = ["by_jets", "columns", "compare", "forward_laplacian", "refuse_another", "taylor"]
+__all__ = ["by_jets", "columns", "compare", "forward_laplacian", "refuse_another", "right", "taylor"]
 
 
 class _NotByJetsError(UnsupportedError):
@@ -63,12 +65,13 @@ def forward_laplacian(field: Field, x: Any) -> tuple[Any, Arrays]:
     """(the sum of second derivatives over the coordinates of a row, aux), each direction the same in all rows."""
     total, slopes, aux = None, [], ()
     y: Any = None
+    trail = Trail(x.shape[0])
     chunks = list(steps(field, x))
     for start, stop in chunks:
         unit = basis(field.backend, x, start, stop - start, tuple(x.shape[1:]))
         unit = xp.reshape(unit, (stop - start, 1, *x.shape[1:]))
         before = y
-        (y,), (dy,), (lap,), *rest = laplacians(field.flat, (x,), (unit,), field.call.has_aux)
+        (y,), (dy,), (lap,), *rest = laplacians(field.flat, (x,), (unit,), field.call.has_aux, trail)
         if before is not None:
             refuse_another(field.backend, y, before)
         total = lap if total is None else total + lap
@@ -76,6 +79,8 @@ def forward_laplacian(field: Field, x: Any) -> tuple[Any, Arrays]:
         aux = rest[0] if rest else ()
     why = f"{len(chunks)} forward Laplacian{'s' * (len(chunks) != 1)} through f"
     field.passes.plan = Plan("jets", len(chunks), why)
+    if trail.apart and right(field.passes, trail):
+        return total, aux
     with field.backend.untracked():
         dys = xp.concat(slopes, axis=0) if len(slopes) > 1 else slopes[0]
     return _checked_rows(field, x, y, dys, total), aux
@@ -125,6 +130,11 @@ def _moved(dys: Any, weights: Any) -> Any:
     """What a push along these weights of x gives, shape (B, *out), if rows are independent."""
     along = xp.permute_dims(xp.reshape(weights, (weights.shape[0], -1)), (1, 0))
     return xp.sum(xp.reshape(along, (*along.shape, *(1,) * (dys.ndim - 2))) * dys, axis=0)
+
+
+def right(passes: Passes, trail: Trail) -> bool:
+    """Whether the trail says that the jets have the framework's derivative, or nothing else knows it."""
+    return not _has_reverse(passes) or (trail.own and passes.backend.refuses_jets())
 
 
 def compare(passes: Passes, x: Any, y: Any, dys: Any) -> None:
@@ -210,11 +220,12 @@ def taylor(passes: Passes, order: int, x: Any) -> tuple[Arrays, ...]:
     """(the derivatives of this order in the number x,) or (..., aux)."""
     has_aux = passes.call.has_aux
     line = ((xp.ones_like(x), *(None,) * (order - 1)),)
-    ys, coefficients, *aux = series(passes.f, (x,), line, has_aux)
+    trail = Trail()
+    ys, coefficients, *aux = series(passes.f, (x,), line, has_aux, trail)
     passes.plan = Plan("jets", 1, f"one Taylor series of order {order} through f")
     last = tuple(c[-1] for c in coefficients)
     moving = [i for i, y in enumerate(ys) if math.prod(y.shape)]
-    if moving and _has_reverse(passes):
+    if moving and not right(passes, trail):
         weights = tuple(probe(passes.call, y) for y in ys)
         with passes.backend.untracked():
             found = _pulled(passes, passes.f, stop_gradient(x), *weights)

@@ -218,9 +218,7 @@ class Call:
         leaves = [*itertools.chain(*self.leaves)]
         kinds = {*map(type, leaves)}
         found = owner(leaves[0]) if leaves and asked is None else None
-        if found is None or not found.by_type:
-            return None
-        if len(kinds) > 1 and any(owner(leaf) is not found for leaf in leaves):
+        if found is None or (len(kinds) > 1 and any(owner(leaf) is not found for leaf in leaves)):
             return None
         if type(self.f) is not FunctionType and not kinds.issuperset(map(type, declared_arrays(self.f))):
             return None

@@ -1,0 +1,195 @@
+"""What the trail of jets says: no program that mixes rows is taken for one that does not."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import polyad
+from polyad import batched_jacobian, derivative, jacobian, laplacian, stop_gradient, xp
+from polyad.jets import Trail, pushforwards
+from tests.examples import arrays, difference, host
+
+B = 3  # as many rows as columns: what is taken for a row may be a column
+X = np.random.Generator(np.random.Philox(5)).normal(size=(B, B))
+
+
+def _constant(random, *shapes):
+    return random.normal(size=shapes[random.integers(len(shapes))]) + 2.0
+
+
+def _axis(random, x):
+    return int(random.integers(-x.ndim, x.ndim))
+
+
+UNARY = {
+    "tanh": lambda random, x: xp.tanh(x),
+    "square": lambda random, x: x**2,
+    "reciprocal": lambda random, x: 1.0 / (x**2 + 1.5),
+    "abs": lambda random, x: abs(x),
+    "sigmoid": lambda random, x: xp.sigmoid(x),
+    "softmax": lambda random, x: xp.softmax(x, axis=_axis(random, x)),
+    "where": lambda random, x: xp.where(x > 0, x, xp.sin(x)),
+    "maximum": lambda random, x: xp.maximum(x, 0.3),
+    "times": lambda random, x: x * _constant(random, (), (B,), (1, B), (B, 1), (B, B)),
+    "plus": lambda random, x: _constant(random, (), (B,), (1, B), (B, 1), (B, B)) + x,
+    "more rows": lambda random, x: x * _constant(random, (2, 1, 1), (B, 1, 1)),
+    "matmul": lambda random, x: x @ _constant(random, (B, B), (B,)) if x.shape[-1] == B else x,
+    "left": lambda random, x: _constant(random, (B, B)) @ x if x.shape[0] == B else x,
+    "einsum": lambda random, x: xp.einsum(["ij->ji", "ij->ij"][random.integers(2)], x) if x.ndim == 2 else x,
+    "T": lambda random, x: x.T,
+    "flip": lambda random, x: xp.flip(x, axis=_axis(random, x)) if x.ndim else x,
+    "roll": lambda random, x: xp.roll(x, 1, axis=_axis(random, x)) if x.ndim else x,
+    "cumulative": lambda random, x: xp.cumulative_sum(x, axis=_axis(random, x)) if x.ndim else x,
+    "sum": lambda random, x: xp.sum(x, axis=_axis(random, x), keepdims=bool(random.integers(2))) if x.ndim else x,
+    "mean": lambda random, x: xp.mean(x, axis=_axis(random, x), keepdims=True) if x.ndim else x,
+    "max": lambda random, x: xp.max(x, axis=_axis(random, x), keepdims=True) if x.ndim else x,
+    "sum of all": lambda random, x: x + xp.sum(x),
+    "first rows": lambda random, x: xp.concat([x[:1], x[:-1]], axis=0) if x.ndim else x,
+    "columns": lambda random, x: xp.concat([x, x[:, :1]], axis=_axis(random, x)) if x.ndim == 2 else x,
+    "column": lambda random, x: x[:, 0] if x.ndim > 1 else x,
+    "last": lambda random, x: x[..., -1] if x.ndim > 1 else x,
+    "row": lambda random, x: x * x[0] if x.ndim else x,
+    "new axis": lambda random, x: x[:, None] if x.ndim == 2 else x,
+    "axis in front": lambda random, x: x[None] if x.ndim == 2 else x,
+    "turned": lambda random, x: xp.reshape(x, tuple(reversed(x.shape))),
+    "flat": lambda random, x: xp.reshape(x, (x.shape[0], -1)) if x.ndim > 1 else x,
+    "permuted": lambda random, x: xp.permute_dims(x, tuple(int(i) for i in random.permutation(x.ndim))),
+    "mapped": lambda random, x: polyad.vmap(xp.sin, in_axes=1, out_axes=1)(x) if x.ndim == 2 else x,
+    "mapped and turned": lambda random, x: polyad.vmap(xp.sin, out_axes=x.ndim - 1)(x) if x.ndim else x,
+    "slope": lambda random, x: polyad.gradient(lambda x: xp.sum(x**3) + x.ravel()[0] ** 2 * xp.sum(x), x),
+    "constant": lambda random, x: x + stop_gradient(xp.sum(x)) * x,
+}
+BINARY = {
+    "plus": lambda a, b: a + b,
+    "times": lambda a, b: a * b,
+    "atan2": lambda a, b: xp.atan2(a, b),
+    "matmul": lambda a, b: a @ b if a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0] else a,
+    "outer": lambda a, b: a[:, None] * b if a.ndim == b.ndim == 1 else b,
+}
+
+
+def program(seed):
+    """A function of x that does the same whenever it is called."""
+
+    def f(x):
+        random = np.random.Generator(np.random.Philox(seed))
+        known = [x]
+        for _ in range(random.integers(1, 6)):
+            a, b = (known[random.integers(len(known))] for _ in range(2))
+            try:
+                if random.integers(4):
+                    y = UNARY[sorted(UNARY)[random.integers(len(UNARY))]](random, a)
+                else:
+                    y = BINARY[sorted(BINARY)[random.integers(len(BINARY))]](a, b)
+            except (ValueError, TypeError, IndexError, polyad.errors.PolyadError):
+                continue
+            if y.ndim <= 3 and y.size < 100:
+                known.append(y)
+        return known[-1]
+
+    return f
+
+
+def test_no_random_program_that_mixes_rows_is_said_to_keep_them_apart():
+    apart = mixed = 0
+    for seed in range(600):
+        f, trail = program(seed), Trail(B)
+        with np.errstate(all="ignore"):
+            (y,), _ = pushforwards(lambda x, f=f: (f(x),), (X,), (np.eye(B)[:, None, :],), trail=trail)
+            if y.shape[:1] != (B,):
+                continue
+            full = np.asarray(jacobian(f, X, backend="numpy"))
+        full = np.moveaxis(full.reshape(B, -1, B, B), 2, 1)
+        between = max(np.abs(full[i, j]).max(initial=0.0) for i in range(B) for j in range(B) if i != j)
+        apart += trail.apart
+        mixed += between > 1e-9
+        assert not (trail.apart and between > 0), seed
+    assert apart > 100  # the proof is worth something
+    assert mixed > 100  # and so is this test
+
+
+def test_rows_that_a_net_keeps_apart_are_evaluated_once(backend, monkeypatch):
+    if backend == "torch":
+        import polyad.backends.torch as adapter
+
+        monkeypatch.setattr(adapter, "has_custom_functions", lambda: False)  # tests have some
+    calls = []
+    x, w = arrays(backend, np.linspace(-1, 1, 24).reshape(12, 2), np.array([[0.3, -0.8], [0.7, 0.4]]))
+
+    def f(x):
+        calls.append(1)
+        return xp.concat([xp.tanh(x @ w), x[:, :1] ** 2], axis=1)
+
+    laps = laplacian(f, x, backend=backend)
+    assert len(calls) == (2 if backend == "autograd" else 1)  # whose primitives take jets for arrays
+    y = np.tanh(host(x)[0] @ host(w)[0])
+    bent = -2 * y * (1 - y**2) * (host(w)[0] ** 2).sum(0)
+    assert difference(laps, np.concatenate([bent, np.full((12, 1), 2.0)], axis=1)) < 1e-13
+
+
+CUSTOM = """
+import torch, polyad
+from polyad import derivative, laplacian, xp
+from polyad.backends.torch_graph import has_custom_functions
+
+assert not has_custom_functions()
+assert polyad.backends.get("torch").refuses_jets()
+
+class Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x
+
+    @staticmethod
+    def backward(ctx, grad):
+        return -grad
+
+assert has_custom_functions()
+x = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(6, 2)
+found = laplacian(lambda x: Reverse.apply(xp.sin(x)), x)
+torch.testing.assert_close(found, torch.sin(x))
+found = derivative(lambda t: Reverse.apply(xp.sin(t)), x[0, 0], order=2)
+torch.testing.assert_close(found, torch.sin(x[0, 0]))
+"""
+
+
+def test_a_rule_of_somebody_else_that_makes_no_jet_is_asked_for():
+    pytest.importorskip("torch")
+    out = subprocess.run([sys.executable, "-c", CUSTOM], capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_functions_of_torch_with_a_kink_are_compared(kept):
+    torch = pytest.importorskip("torch")
+    trail = Trail(4)
+    x = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(4, 2)
+    f = torch.tanh if kept else torch.relu
+    pushforwards(lambda x: (f(x),), (x,), (torch.eye(2, dtype=x.dtype)[:, None, :],), trail=trail)
+    assert trail.own is kept
+
+
+def test_a_series_through_functions_of_polyad_is_one_evaluation(monkeypatch):
+    pytest.importorskip("torch")
+    import polyad.backends.torch as adapter
+
+    monkeypatch.setattr(adapter, "has_custom_functions", lambda: False)
+    calls = []
+
+    def f(t):
+        calls.append(1)
+        return xp.sin(2 * t)
+
+    t = arrays("torch", np.array(0.3))
+    assert difference(derivative(f, t, order=3), -8 * np.cos(0.6)) < 1e-13
+    assert len(calls) == 1
+
+
+def test_rows_by_columns_are_those_of_the_framework(backend):
+    x, w = arrays(backend, X, X.T + 1)
+    found = batched_jacobian(lambda x: xp.tanh(x @ w) * x, x, mode="forward", backend=backend)
+    y, v = np.tanh(X @ (X.T + 1)), X.T + 1
+    expected = ((1 - y**2) * X)[:, :, None] * v.T + y[:, :, None] * np.eye(B)
+    assert difference(found, expected) < 1e-12
