@@ -291,13 +291,11 @@ def operation(f: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(f)
     def dispatched(*args: Any, **kwargs: Any) -> Any:
-        kinds = (f, *map(type, args))
-        native = ways.get(kinds)
-        first = _of_types(args) if native is None else None
-        if first is not None:  # nothing to convert
-            native = ways[kinds] = first.native.get(name, f)
+        native = ways.get((f, *map(type, args)))
+        if native is None and (found := _of_types(args)) is not None:  # nothing to convert
+            native = ways[f, *map(type, args)] = found.native.get(name, f)
         if native is not None:
-            y = native(*args, **kwargs)
+            y = native(*args, **kwargs) if kwargs else native(*args)
             return f(*args, **kwargs) if y is NotImplemented else y
         leaves = [leaf for arg in args if not callable(arg) for leaf in trees.leaves(arg)]
         backend = single_owner(leaves)

@@ -73,11 +73,13 @@ def strategy(backend: Backend, mode: str = "gradient", tuned: Choice | None = No
     mode   "gradient" for one sweep; "forward" or "reverse" for many, "auto" where that is not known; "jets"
     tuned  what was measured for this call, which "auto" then means
     """
-    asked = policy()
+    asked = _policy.get() or _of_environment()
     if "reverse" not in backend.modes:
         return "taped", "a forward pass keeps its directions and no graph"
     if asked == "auto" and tuned is not None and tuned.keeps in backend.strategies:
         return tuned.keeps, tuned.why
+    if asked == "auto" and not backend.may_compile:
+        return _usual(backend, mode)
     if asked == "auto":
         compiled = backend.compiles_here()
         return keeps(backend, mode, compiled, compiled and backend.loops_here()) or backend.preferred_strategy(mode)
@@ -86,6 +88,12 @@ def strategy(backend: Backend, mode: str = "gradient", tuned: Choice | None = No
     if asked in backend.strategies:
         return asked, "asked for"
     return "taped", f"{backend.name} does not have {asked}"
+
+
+@cache
+def _usual(backend: Backend, mode: str) -> tuple[str, str]:
+    """What "auto" means where nothing is compiled: it is asked for each derivative of a small model."""
+    return keeps(backend, mode, False) or backend.preferred_strategy(mode)
 
 
 def run(

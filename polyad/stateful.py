@@ -30,7 +30,7 @@ class StatefulLayer:
     """
 
     def __init__(self, model: Callable[..., Any], params: Tree, state: Tree) -> None:
-        params = unboxed(params)
+        params = params if type(params) is dict else unboxed(params)
         if isinstance(model, Layer):
             model.check_parameters(params)
         self.model, self.params, self.state = model, params, state
@@ -38,7 +38,8 @@ class StatefulLayer:
 
     def __call__(self, x: Any, params: Tree = None) -> Any:
         y, state = self.value_and_state(x, params)
-        self.write(state)
+        if state is not self.state:
+            self.write(state)
         return y
 
     def value_and_state(self, x: Any, params: Tree = None) -> tuple[Any, Tree]:
@@ -126,7 +127,12 @@ def compose(*functions: Callable[..., Any]) -> Callable[..., Any]:
 
 def _fitting(params: Tree, x: Any) -> Any:
     """The input, or tree of inputs, in the framework of the parameters; an error where framework or dtype differ."""
-    first = _first(params)
+    first = params
+    while type(first) is dict and first:
+        first = first[next(iter(first))]
+    if type(x) is type(first) and owner(x) is not None and x.dtype == first.dtype:
+        return x
+    first = _first(params, first)
     if first is None:
         return x
     if type(x) in (tuple, list, dict):
@@ -134,13 +140,10 @@ def _fitting(params: Tree, x: Any) -> Any:
     return _fitted(params, first, x)
 
 
-def _first(params: Tree) -> Any:
-    """The first array; None where there is none."""
-    tree = params
-    while type(tree) is dict and tree:
-        tree = tree[next(iter(tree))]
-    if not isinstance(tree, (dict, list, tuple)) and is_array(tree):
-        return tree
+def _first(params: Tree, guess: Any) -> Any:
+    """The first array, which may be this one; None where there is none."""
+    if not isinstance(guess, (dict, list, tuple)) and is_array(guess):
+        return guess
     return next((leaf for leaf in trees.leaves(params) if is_array(leaf)), None)
 
 

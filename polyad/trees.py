@@ -3,8 +3,9 @@
 None is an empty tree, as in JAX: it has no leaves and comes back as None.
 """
 
+from builtins import map as each
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import optree
 
@@ -31,7 +32,72 @@ __all__ = [
 
 def flatten(tree: Tree) -> tuple[list[Any], TreeSpec]:
     """Leaves of the tree, in order, and what is needed to build it again."""
-    return optree.tree_flatten(tree, namespace=NAMESPACE)
+    if type(tree) is not dict:
+        return optree.tree_flatten(tree, namespace=NAMESPACE)
+    for known in _forms.get(tuple(tree), ()):
+        leaves = known.leaves(tree)
+        if leaves is not None:
+            return leaves, known.spec
+    leaves, spec = optree.tree_flatten(cast(Tree, tree), namespace=NAMESPACE)
+    _remember(tree, leaves, spec)
+    return leaves, spec
+
+
+Inner = dict[Any, tuple[tuple[Any, ...], Any]]
+
+
+class _Form(NamedTuple):
+    """A structure of dicts and leaves that was met: parameters are flattened in each step, in the same one.
+
+    inner  by the key of each dict in this one, the keys of that in their order, and its own inner ones
+    kinds  types of the leaves
+    """
+
+    spec: TreeSpec
+    inner: Inner
+    kinds: frozenset[type]
+
+    def leaves(self, tree: Any) -> list[Any] | None:
+        """Those of a tree with the same keys; None if it has another structure, or may have."""
+        for key, (keys, below) in self.inner.items():
+            given = tree[key]
+            if type(given) is not dict or tuple(given) != keys or (below and not _in_order(given, below)):
+                return None
+        try:
+            leaves: list[Any] = self.spec.flatten_up_to(tree)  # a tenth of the time of tree_flatten for ten leaves
+        except ValueError:
+            return None
+        return leaves if self.kinds.issuperset(each(type, leaves)) else None
+
+
+_forms: dict[tuple[Any, ...], tuple[_Form, ...]] = {}  # by the keys at the top
+_MANY = 1024, 4  # keys, and structures with the same ones
+
+
+def _in_order(tree: dict[Any, Any], inner: Inner) -> bool:
+    """Whether the same dicts are in this one, their keys in the order in which they come back."""
+    for key, (keys, below) in inner.items():
+        given = tree[key]
+        if type(given) is not dict or tuple(given) != keys or (below and not _in_order(given, below)):
+            return False
+    return True
+
+
+def _inner(tree: dict[Any, Any]) -> Inner:
+    return {key: (tuple(value), _inner(value)) for key, value in tree.items() if type(value) is dict}
+
+
+def _count(inner: Inner) -> int:
+    return sum([1 + _count(below) for _, below in inner.values()])
+
+
+def _remember(tree: dict[Any, Any], leaves: list[Any], spec: TreeSpec) -> None:
+    inner, keys = _inner(tree), tuple(tree)
+    if spec.num_nodes != 1 + _count(inner) + spec.num_leaves:
+        return  # there is something else in it
+    if len(_forms) >= _MANY[0]:
+        _forms.clear()
+    _forms[keys] = (_Form(spec, inner, frozenset(each(type, leaves))), *_forms.get(keys, ()))[: _MANY[1]]
 
 
 def unflatten(spec: TreeSpec, leaves: Sequence[Any]) -> Tree:
@@ -72,3 +138,4 @@ def names(tree: Tree, root: str) -> list[str]:
 def register(node: type, flatten: Callable[[Any], Any], unflatten: Callable[[Any, Any], Any]) -> None:
     """Make a container known: flatten gives (children, metadata, keys), unflatten takes (metadata, children)."""
     optree.register_pytree_node(node, flatten, unflatten, namespace=NAMESPACE)
+    _forms.clear()

@@ -79,7 +79,7 @@ class Choice:
 
 def watched() -> bool:
     """Whether anything is remembered or tried: else no call is looked up."""
-    return bool((_files if _files is not None else _listed()) or _trials)
+    return bool(_trials or (_listed() if _files is None else _files))
 
 
 def choice(call: Any) -> Choice | None:

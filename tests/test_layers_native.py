@@ -21,6 +21,7 @@ from polyad import (
     Recurrence,
     StatefulLayer,
     setup,
+    trees,
     xp,
 )
 from polyad.arrays import operation
@@ -262,3 +263,70 @@ def test_whatever_a_nested_derivative_keeps_layers_give_the_same(backend):
     for strategy in ("recompute", "forward_over_reverse"):
         for a, b in zip(found[strategy], found["taped"], strict=True):
             assert np.abs(a - b).max() < 1e-12 * scale
+
+
+def _torch_transforms():
+    torch = pytest.importorskip("torch")
+    from torch.autograd import forward_ad
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    func, checkpoint = torch.func, torch.utils.checkpoint.checkpoint
+
+    def by_dual_numbers(f, x, w, b):
+        with forward_ad.dual_level():
+            return forward_ad.unpack_dual(f(forward_ad.make_dual(x, x + 1), w, forward_ad.make_dual(b, b))).tangent
+
+    def three_times_by_the_tape(f, x, w, b):
+        x, w = x.clone().requires_grad_(), w.clone().requires_grad_()
+        y = torch.sum(f(x, w, b) ** 3)
+        for _ in range(2):
+            y = sum(torch.sum(g**2) for g in torch.autograd.grad(y, (x, w), create_graph=True))
+        return torch.autograd.grad(y, (x, w))
+
+    def checkpointed(f, x, w, b):
+        w = w.clone().requires_grad_()
+        return torch.autograd.grad(torch.sum(checkpoint(f, x, w, b, use_reentrant=False) ** 2), w)
+
+    def moved(f, x, w, b):
+        w = w.clone().requires_grad_()
+        with torch.autograd.graph.save_on_cpu():
+            y = f(x, w, b)
+        return torch.autograd.grad(torch.sum(y**2), w)
+
+    def one_row(f, x, w, b):
+        return f(x[None], w, b)[0]
+
+    return {
+        "value": lambda f, *args: f(*args),
+        "no rows": lambda f, x, w, b: f(x[:0], w, b),
+        "points": lambda f, x, w, b: func.vmap(f, (0, None, None))(torch.stack((x, 2 * x)), w, b),
+        "weights": lambda f, x, w, b: func.vmap(f, (None, 0, None))(x, torch.stack((w, 2 * w)), b),
+        "forward in reverse": lambda f, *args: func.jacfwd(func.jacrev(f, (0, 1)), 2)(*args),
+        "reverse in forward": lambda f, *args: func.jacrev(func.jacfwd(f, 1), (0, 2))(*args),
+        "forward of rows": lambda f, *args: func.vmap(func.jacfwd(lambda *a: one_row(f, *a)), (0, None, None))(*args),
+        "traced": lambda f, x, w, b: make_fx(func.jacrev(f, 1))(x, w, b)(2 * x, w, b),
+        "dual numbers": by_dual_numbers,
+        "tape": three_times_by_the_tape,
+        "checkpoint": checkpointed,
+        "saved elsewhere": moved,
+    }
+
+
+TRANSFORMS = (
+    *("value", "no rows", "points", "weights", "forward in reverse", "reverse in forward", "forward of rows"),
+    *("traced", "dual numbers", "tape", "checkpoint", "saved elsewhere"),
+)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_tanh_in_the_place_of_what_it_is_of_is_tanh_for_all_of_torch(name):
+    torch = pytest.importorskip("torch")
+    layer = Dense(3, 4, "tanh")
+    x, w, b = (torch.asarray(GENERATOR.normal(size=shape)) for shape in ((5, 3), (3, 4), (4,)))
+    transformed = _torch_transforms()[name]
+    actual = transformed(lambda x, w, b: layer(x, {"weight": w, "bias": b}, {})[0], x, w, b)
+    expected = transformed(lambda x, w, b: torch.tanh(x @ w + b), x, w, b)
+    for mine, its in zip(trees.leaves(actual), trees.leaves(expected), strict=True):
+        assert mine.shape == its.shape
+        assert torch.allclose(mine, its, rtol=1e-11, atol=1e-13)
+        assert not its.numel() or its.abs().max() > 0.05

@@ -236,6 +236,27 @@ def test_a_framework_that_is_loaded_later_does_not_stop_the_state(registry):
     assert net.state is not before
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda p: {**p, "layer_0": {**p["layer_0"], "bias": np.ones(1)}}, r"\['bias'\] is a .*needs shape \(4,\)"),
+        (lambda p: {**p, "layer_0": {**p["layer_0"], "bias": 1.0}}, r"needs an array of shape \(4,\)"),
+        (lambda p: {**p, "layer_0": {**p["layer_0"], "bias": {"bias": np.ones(4)}}}, r"needs an array of shape"),
+        (lambda p: {**p, "layer_0": {"weight": np.ones((2, 4))}}, r"needs the keys 'weight', 'bias'"),
+        (lambda p: {**p, "layer_0": {**p["layer_0"], "more": np.ones(4)}}, r"needs the keys 'weight', 'bias'"),
+        (lambda p: {**p, "layer_0": [*p["layer_0"].values()]}, r"is list, but"),
+        (lambda p: {"layer_0": p["layer_0"]}, r"needs the keys 'layer_0', 'layer_1'"),
+    ],
+)
+def test_wrong_parameters_are_refused_also_where_right_ones_were_met_before(wrong, words):
+    model = Chain(Dense(2, 4, "tanh"), Dense(4, 2))
+    params, state = setup(0, model, backend="numpy", dtype="float64")
+    for _ in range(2):
+        StatefulLayer(model, params, state)
+        with pytest.raises(polyad.errors.ParameterError, match=words):
+            StatefulLayer(model, wrong(params), state)
+
+
 def test_layers_without_stated_shapes_may_hold_any_tree():
     class Two(polyad.Layer):
         def init(self, random):

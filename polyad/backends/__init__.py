@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # base.py stands above arrays.py, and that above this file
 
 __all__ = [
     "BackendInfo",
+    "Evaluation",
     "Scope",
     "backends",
     "carried",
@@ -44,7 +45,6 @@ __all__ = [
     "jet_levels",
     "owner",
     "register_backend",
-    "running",
     "running_jets",
     "set_backend",
     "use_backend",
@@ -168,19 +168,31 @@ def owner(x: Any) -> Backend | None:
 
 
 class Evaluation:
-    """One evaluation of the function of a polyad call, inside of that of the call around it.
+    """One evaluation of the function of a polyad call, inside of that of the call around it: a `with` block.
 
     known           what the call has read, which later evaluations of its function read too:
                     a strategy may evaluate it again when the caller has gone on
     mapped          where the call was made that maps the function over points; None for one that differentiates it
+    around          the evaluation around this one
     differentiates  whether this call does that, or one around it
     """
 
+    __slots__ = ("_tokens", "around", "backend", "differentiates", "known", "mapped")
     differentiates: bool
 
-    def __init__(self, around: Evaluation | None, known: dict[int, Any], mapped: Scope | None = None) -> None:
-        self.around, self.known, self.mapped = around, known, mapped
+    def __init__(self, backend: Backend, known: dict[int, Any], mapped: Scope | None = None) -> None:
+        around = _evaluation.get()
+        self.backend, self.known, self.mapped, self.around = backend, known, mapped, around
         self.differentiates = mapped is None or (around is not None and around.differentiates)
+
+    def __enter__(self) -> Backend:
+        self._tokens = _running.set(self.backend), _evaluation.set(self)
+        return self.backend
+
+    def __exit__(self, *error: object) -> None:
+        backend, evaluation = self._tokens
+        _running.reset(backend)
+        _evaluation.reset(evaluation)
 
 
 def _outside(evaluation: Evaluation | None) -> Evaluation | None:
@@ -220,28 +232,6 @@ def use_backend(name: str | Backend) -> Iterator[None]:
         yield
     finally:
         _running.reset(token)
-
-
-class running:  # noqa: N801  # a `with` block; as a class it costs a third of a generator's
-    """What a polyad call does around the function that it differentiates; known is the dict of this call.
-
-    mapped  where the call was made, if it maps the function and does not differentiate it
-    """
-
-    __slots__ = ("_tokens", "backend", "known", "mapped")
-
-    def __init__(self, backend: Backend, known: dict[int, Any] | None = None, mapped: Scope | None = None) -> None:
-        self.backend, self.known, self.mapped = backend, {} if known is None else known, mapped
-
-    def __enter__(self) -> Backend:
-        around = Evaluation(_evaluation.get(), self.known, self.mapped)
-        self._tokens = _running.set(self.backend), _evaluation.set(around)
-        return self.backend
-
-    def __exit__(self, *error: object) -> None:
-        backend, evaluation = self._tokens
-        _running.reset(backend)
-        _evaluation.reset(evaluation)
 
 
 def evaluates() -> bool:
@@ -300,7 +290,10 @@ class Scope:
 
     def __init__(self) -> None:
         self.evaluation = _evaluation.get()
-        self.transformations = {name: backend.scope() for name, backend in tuple(_loaded.items())}
+        self.transformations: dict[str, Any] = {}
+        for name, backend in tuple(_loaded.items()):
+            if backend.transforms:
+                self.transformations[name] = backend.scope()
 
     def is_here(self) -> bool:
         """Whether this code runs in the same place still.

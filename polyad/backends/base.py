@@ -85,6 +85,10 @@ class Backend(ABC):
     """The backend whose arrays those of this one are made of, for jets."""
     lets_jets_through = True
     """Whether functions of the framework may take a jet for something else than a jet, where others raise."""
+    may_compile: bool
+    """Whether `compiles_here` depends on the place."""
+    transforms: bool
+    """Whether `scope` does."""
     folds = False
     """Whether its product of a stack of matrices with one matrix is one product of two."""
     pushed_by_jets = False
@@ -107,6 +111,8 @@ class Backend(ABC):
         base = {"forward": Backend.pushforward, "reverse": Backend.pullback}
         native = tuple(mode for mode in ("reverse", "forward") if own[mode] is not base[mode])
         cls.modes = cls.__dict__.get("modes", native)
+        cls.may_compile = cls.compiles_here is not Backend.compiles_here
+        cls.transforms = cls.scope is not Backend.scope
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Backend:
         if not cls.modes:
@@ -413,6 +419,11 @@ class Backend(ABC):
     def device(self, array: Array) -> Any:
         """Where the array lies, or None if it does not matter."""
         return None
+
+    def side_by_side(self, arrays: Sequence[Array]) -> bool:
+        """Whether all of these lie on one device."""
+        devices = [*map(self.device, arrays)]
+        return not devices or devices.count(devices[0]) == len(devices)
 
     def hardware(self, array: Array) -> str:
         """What computes on this array, such as "NVIDIA H100"; "" for the processor of the machine."""

@@ -3,12 +3,14 @@
 import functools
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch._C import _functorch as functorch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
 from torch.func import jvp, vmap
@@ -90,9 +92,8 @@ class Torch(Backend):
         return isinstance(array, torch.Tensor)
 
     def pullback(self, f: Function, xs: Arrays, has_aux: bool = False) -> Any:
-        if inside_functorch():
-            return vjp(by_formulas(f), xs, has_aux)
-        return _tape(f, xs, has_aux)
+        inside = functorch.maybe_current_level() is not None
+        return vjp(by_formulas(f), xs, has_aux) if inside else _tape(f, xs, has_aux)
 
     @_as_recorded
     def pushforward(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:
@@ -229,7 +230,9 @@ class Torch(Backend):
         return array.detach()
 
     def scope(self) -> Any:
-        return _Place(torch._C._functorch.get_dynamic_layer_stack_depth(), traced())
+        depth = functorch.get_dynamic_layer_stack_depth()
+        trace = traced()
+        return _Place(depth, trace) if depth or trace is not None else _OUTSIDE
 
     def tracing(self) -> bool:
         return tracing()
@@ -253,6 +256,9 @@ class Torch(Backend):
 
     def device(self, array: Array) -> Any:
         return array.device
+
+    def side_by_side(self, arrays: Sequence[Array]) -> bool:
+        return all(map(_on_cpu, arrays)) or super().side_by_side(arrays)
 
     def hardware(self, array: Array) -> str:
         if array is None or array.device.type == "cpu":
@@ -310,9 +316,15 @@ class _Place(NamedTuple):
         return self.depth > 0
 
 
+_OUTSIDE = _Place(0, None)
+
+
 # The level of torch's dual numbers is one variable for all threads (torch 2.13):
 # of two that push forward at once one raises, or both go wrong in silence.
 _dual_numbers = threading.RLock()
+
+
+_on_cpu = attrgetter("is_cpu")
 
 
 @functools.cache
@@ -384,42 +396,39 @@ def _between(inputs: Arrays, outputs: Sequence[Array]) -> set[Any]:
 def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
     """f recorded on aliases of xs, so that other uses of xs, also inside f, do not count."""
     recording = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-    with _AS_IT_IS if recording else _recorded():
-        aliases, own = _aliases(xs, recording)
-        before, traced = _pulls.tracked, aliases if len(own) < len(xs) else ()
-        versions = [alias._version for alias in traced]
-        out = f(*aliases)
-        nested = _pulls.tracked != before
-        if versions != [alias._version for alias in traced]:  # torch refuses it of a leaf alone
-            raise ImpureFunctionError(
-                "f writes into its argument in place, which changes it for everybody: the derivative would be that of "
-                "what comes after. Write y = 2 * x for x.mul_(2), y = x + 1 for x += 1"
-            )
+    before = _pulls.tracked
+    if recording:
+        out, aliases, own = _on_aliases(f, xs, True)
+    else:
+        with _recorded():
+            out, aliases, own = _on_aliases(f, xs, False)
+    nested = _pulls.tracked != before
     ys, aux = out if has_aux else (out, ())
-    walked: list[Any] | None = [] if recording and len(own) == len(xs) else None  # its nodes of autograd.Functions
-    outer = recording and (walked is None or reaches_outside((*ys, *aux), aliases, custom=walked))
+    walked: set[Any] | None = set() if recording and own is aliases else None  # the nodes of the graph
+    outer = recording and (walked is None or reaches_outside((*ys, *aux) if aux else ys, aliases, met=walked))
     whole = recording and not outer  # every path of the graph ends at an alias: none is cut
     for alias in own:
         alias.polyad_done = True  # f has returned: nobody outside can ask for its gradient any more
-    moving = [i for i, y in enumerate(ys) if y.requires_grad]
+    moving = [*map(_tracked, ys)]
 
     def pull(cotangents: Sequence[Array | None], again: bool = True) -> Arrays:
         used, given, tracked = [], [], outer
-        for i in moving:
-            ct = cotangents[i]
-            if ct is not None:
-                used.append(ys[i])
+        for y, moves, ct in zip(ys, moving, cotangents, strict=True):
+            if moves and ct is not None:
+                used.append(y)
                 given.append(ct.clone() if ct.is_inference() else ct)
                 tracked = tracked or ct.requires_grad
         if not used:
             return tuple(torch.zeros_like(x) for x in xs)
         create_graph = tracked and torch.is_grad_enabled()
-        custom = create_graph and (_between(aliases, used) if walked is None else walked)
-        with (
-            torch.inference_mode(False) if torch.is_inference_mode_enabled() else _AS_IT_IS,
-            refuse_again(custom) if custom else _AS_IT_IS,
-        ):
-            grads = _backward(tuple(used), aliases, tuple(given), again or outer or create_graph, create_graph)
+        back = tuple(used), aliases, tuple(given), again or outer or create_graph, create_graph
+        if not create_graph and not torch.is_inference_mode_enabled():
+            grads = _backward(*back)
+        else:
+            nodes: Iterable[Any] = () if not create_graph else _between(aliases, used) if walked is None else walked
+            normal = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+            with normal, refuse_again(nodes):
+                grads = _backward(*back)
         if create_graph:
             _pulls.tracked += 1
             if nested:
@@ -435,10 +444,33 @@ def _tape(f: Function, xs: Arrays, has_aux: bool) -> Any:
     pull.inputs, pull.outputs, pull.tracked = aliases, ys, outer  # type: ignore[attr-defined]
     pull.batches = None  # type: ignore[attr-defined]
 
-    values = ys if outer else tuple([_release(y) for y in ys])
+    values = ys if outer else tuple(map(_release, ys))
     if not has_aux:
         return values, pull
-    return values, pull, aux if outer else tuple([_release(a) for a in aux])
+    return values, pull, aux if outer else tuple(map(_release, aux))
+
+
+def _on_aliases(f: Function, xs: Arrays, recording: bool) -> tuple[Any, Arrays, Arrays]:
+    """(f of tensors that stand for xs, these tensors, those of them without a graph behind: the same tuple if all)."""
+    if forward_ad._current_level < 0 and not any(map(_tracked, xs)):
+        try:
+            fresh = tuple([x.detach().requires_grad_() for x in xs])
+        except RuntimeError:  # of a tensor that was made in inference mode
+            pass
+        else:
+            return f(*fresh), fresh, fresh
+    aliases = tuple([_alias(x, recording) for x in xs])
+    own = tuple([alias.requires_grad_() for alias in aliases if not alias.requires_grad])
+    if len(own) == len(xs):  # leaves, which torch lets nobody write to
+        return f(*aliases), aliases, aliases
+    versions = [alias._version for alias in aliases]
+    out = f(*aliases)
+    if versions != [alias._version for alias in aliases]:
+        raise ImpureFunctionError(
+            "f writes into its argument in place, which changes it for everybody: the derivative would be that of "
+            "what comes after. Write y = 2 * x for x.mul_(2), y = x + 1 for x += 1"
+        )
+    return out, aliases, own
 
 
 def _pushed(pull: Any, dxs: Sequence[Array | None]) -> Arrays:
@@ -471,23 +503,13 @@ def _backward(ys: Arrays, xs: Arrays, cotangents: Arrays, retain_graph: bool, cr
     return engine.run_backward(ys, cotangents, retain_graph, create_graph, xs, True, accumulate_grad=False)
 
 
-_AS_IT_IS = nullcontext()
+_tracked = attrgetter("requires_grad")
 
 
 @contextmanager
 def _recorded() -> Iterator[None]:
     with torch.inference_mode(False), torch.enable_grad():
         yield
-
-
-def _aliases(xs: Arrays, recording: bool) -> tuple[Arrays, Arrays]:
-    """Tensors to record f on, and those of them that have no graph behind."""
-    if forward_ad._current_level < 0 and True not in [x.requires_grad for x in xs]:
-        with suppress(RuntimeError):  # of a tensor that was made in inference mode
-            fresh = tuple([x.detach().requires_grad_() for x in xs])
-            return fresh, fresh
-    aliases = tuple([_alias(x, recording) for x in xs])
-    return aliases, tuple([alias.requires_grad_() for alias in aliases if not alias.requires_grad])
 
 
 def _alias(x: Array, recording: bool) -> Array:

@@ -66,12 +66,12 @@ def recorded(outputs: Sequence[Array], stop: Sequence[Any] = ()) -> set[Any]:
 
 
 def reaches_outside(
-    outputs: Sequence[Array], aliases: Sequence[Array], stop: bool = False, custom: list[Any] | None = None
+    outputs: Sequence[Array], aliases: Sequence[Array], stop: bool = False, met: set[Any] | None = None
 ) -> bool:
     """Whether a tensor that requires a gradient went into the outputs, aliases of this and of finished calls aside.
 
     stop    what stands behind the aliases themselves does not count
-    custom  nodes of autograd.Functions are added to it
+    met     the nodes of the graph are put into it
     raises  ImpureFunctionError for one that stood in for another in a finished call
     """
     if get_dynamic_layer_stack_depth():
@@ -79,7 +79,9 @@ def reaches_outside(
         bare = [y for y in map(unwrapped, aliases) if y is not None]
         aliases = [*aliases, *bare]
     own = {*map(id, aliases)}
-    seen = {alias.grad_fn for alias in aliases} if stop else set()
+    seen = set() if met is None else met
+    if stop:
+        seen.update([alias.grad_fn for alias in aliases])
     found = False
     stack = []
     for y in outputs:
@@ -88,21 +90,21 @@ def reaches_outside(
             stack.append(node)
         elif y.requires_grad and id(y) not in own:
             found |= _foreign(y)
+    leaf_node, push = AccumulateGrad, stack.append
     # One loop without calls, since every node passes through it.
     while stack:
         node = stack.pop()
         if node in seen:
             continue
         seen.add(node)
-        if custom is not None and isinstance(node, CUSTOM):
-            custom.append(node)
         behind = node.next_functions
         for parent, _ in behind:
-            if type(parent) is AccumulateGrad:
-                if id(parent.variable) not in own:
-                    found |= _foreign(parent.variable)
-            elif parent is not None:
-                stack.append(parent)
+            if parent is None:
+                continue
+            if type(parent) is not leaf_node:
+                push(parent)
+            elif id(leaf := parent.variable) not in own:
+                found |= _foreign(leaf)
         if not behind:  # a leaf that came straight out of f, or the end of a graph that torch cut off
             leaf = getattr(node, "variable", None)
             if id(leaf) not in own:
@@ -156,11 +158,9 @@ def refuse_again(nodes: Iterable[Any]) -> Iterator[None]:
 
     torch cuts its graph there: the derivative would be that of everything else, or zero.
     """
-    handles = [
-        node.register_hook(functools.partial(_tied, node))
-        for node in nodes
-        if isinstance(node, CUSTOM) and _once(getattr(node, "_forward_cls", None))
-    ]
+    custom = [node for node in nodes if isinstance(node, CUSTOM)]
+    once = [node for node in custom if _once(getattr(node, "_forward_cls", None))]
+    handles = [node.register_hook(functools.partial(_tied, node)) for node in once]
     try:
         yield
     finally:

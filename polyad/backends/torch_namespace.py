@@ -146,6 +146,13 @@ def _promoted(name: str) -> Any:
     return function
 
 
+def _sum(x: Any, /, *, axis: Any = None, keepdims: bool = False, **options: Any) -> Any:
+    """That of all entries is torch's own, and the last step of most losses."""
+    if axis is None and not keepdims:
+        return torch.sum(x, **options)
+    return standard.sum(x, axis=axis, keepdims=keepdims, **options)
+
+
 _OF_TWO = "add atan2 divide hypot logaddexp matmul maximum minimum multiply pow subtract"
 
 
@@ -162,5 +169,6 @@ _FUNCTIONS = {
     "linspace": _linspace,
     "remainder": _of_numbers(torch.remainder, standard.remainder),
     "sign": _sign,
+    "sum": _sum,
 }
 namespace = Overlay(_NAME, {**_FUNCTIONS, "linalg": _linalg}, standard)

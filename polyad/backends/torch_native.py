@@ -19,6 +19,8 @@ from torch.nn.functional import (
     silu,
 )
 
+from polyad.arrays import xp
+
 __all__ = ["NATIVE"]
 
 
@@ -56,6 +58,15 @@ def _affine(x: Any, weight: Any, bias: Any) -> Any:
     return torch.addmm(bias, x, weight) if x.ndim == weight.ndim == 2 else NotImplemented
 
 
+def _activated(x: Any, weight: Any, bias: Any, *, activation: Any) -> Any:
+    if not x.ndim == weight.ndim == 2:
+        return NotImplemented
+    y = torch.addmm(bias, x, weight)
+    # Nobody else has y, and the derivative of tanh needs its value alone, so that it may take its place: the same
+    # bits in 0.94 to 0.97 of the time of a gradient (5 layers, 1024 x 64 and 4096 x 128, torch 2.13, 2026-11).
+    return torch.tanh_(y) if activation is xp.tanh else activation(y)
+
+
 def _convolution(x: Any, weight: Any, *, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
     n = len(stride)
     x, sides = _channels_first(x, padding)
@@ -65,6 +76,7 @@ def _convolution(x: Any, weight: Any, *, stride: Any, padding: Any, dilation: An
 
 
 NATIVE = {
+    "activated": _activated,
     "affine": _affine,
     "convolution": _convolution,
     "erf": torch.erf,

@@ -19,6 +19,5 @@ class Chain(Container):
 
     def __call__(self, x: Any, params: Tree, state: Tree) -> tuple[Any, Tree]:
         moved: dict[str, Any] = {}
-        for i in range(len(self.layers)):
-            x = self.run(i, x, params, state, moved)
-        return x, {**state, **moved} if moved else state
+        y = self.in_a_row(x, params, state, moved)
+        return y, {**state, **moved} if moved else state

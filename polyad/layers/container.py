@@ -90,16 +90,23 @@ class Container(Layer):
 
     def run(self, i: int, x: Any, params: Tree, state: Tree, moved: Tree) -> Any:
         """The output of layer i; where its state has moved, the new one is put into `moved`."""
-        key, layer = self.keys[i], self.layers[i]
-        try:
-            own, before = params[key], state[key]
-        except (KeyError, TypeError, IndexError):
-            own, before = named_parameter(self, params, key), named_parameter(self, state, key)
+        return self.in_a_row(x, params, state, moved, slice(i, i + 1))
+
+    def in_a_row(self, x: Any, params: Tree, state: Tree, moved: Tree, some: slice = slice(None)) -> Any:
+        """The output of the layers, or of some of them, one after the other; states as in `run`.
+
+        One loop without calls but those of the layers: it is paid for each of them in each evaluation.
+        """
         seen = observer.get()
-        y, after = layer(x, own, before) if seen is None else self._observed(seen, layer, key, x, own, before)
-        if after is not before:
-            moved[key] = after
-        return y
+        for key, layer in zip(self.keys[some], self.layers[some], strict=True):
+            try:
+                own, before = params[key], state[key]
+            except (KeyError, TypeError, IndexError):
+                own, before = named_parameter(self, params, key), named_parameter(self, state, key)
+            x, after = layer(x, own, before) if seen is None else self._observed(seen, layer, key, x, own, before)
+            if after is not before:
+                moved[key] = after
+        return x
 
     @staticmethod
     def _observed(seen: Callable[[str, Any, Any], None], layer: Layer, key: str, *args: Any) -> Any:

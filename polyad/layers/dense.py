@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from polyad.arrays import operation
 from polyad.compositions import affine
 from polyad.errors import ArgumentError
 from polyad.layers.activations import Activation
@@ -54,8 +55,16 @@ class Dense(Layer):
             weight, bias = params["weight"], params["bias"] if self.bias else None
         except (KeyError, TypeError, IndexError):
             weight, bias = named_parameter(self, params, "weight"), named_parameter(self, params, "bias")
-        if x.shape[-1:] != self.shape[:1] or weight.shape != self.shape or weight.dtype != x.dtype:
+        shape = x.shape
+        if not shape or shape[-1] != self.inputs or weight.shape != self.shape or weight.dtype != x.dtype:
             check_features(self, x, self.inputs)
             check_weight(self, x, weight, self.shape)
-        y = x @ weight if bias is None else affine(x, weight, bias)
-        return self.activation(y), state
+        if bias is None:
+            return self.activation(x @ weight), state
+        return activated(x, weight, bias, activation=self.activation), state
+
+
+@operation
+def activated(x: Any, weight: Any, bias: Any, *, activation: Activation) -> Any:
+    """What a layer is, which may need no second array for what it is of."""
+    return activation(affine(x, weight, bias))

@@ -1,11 +1,13 @@
 """What a layer is: a description, with its parameters and state held outside."""
 
 import zlib
+from operator import attrgetter
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from polyad import trees
 from polyad.arrays import describe, dtype_name
 from polyad.backends import is_array
 from polyad.errors import ArgumentError, DTypeError, ParameterError
@@ -90,29 +92,29 @@ class Layer:
     def check_parameters(self, params: Tree, root: str = "params") -> None:
         """ParameterError where params are not those of this model; names the leaf."""
         hashed = type(self).__hash__ is not None  # a dataclass may have no hash
-        if not (hashed and _fits(_shapes.get(self), params)):
-            shapes = self.parameter_shapes()
-            _check(shapes, params, root, repr(self))
+        if not (hashed and _fits(_right.get(self), params)):
+            _check(self.parameter_shapes(), params, root, repr(self))
             if hashed:
-                _shapes[self] = shapes
+                _right[self] = _form(params)
 
 
-_shapes: WeakKeyDictionary[Layer, Any] = WeakKeyDictionary()
-"""By layer, its tree of shapes, against which parameters were found right: a net is made in every step."""
+_shape = attrgetter("shape")
+_right: WeakKeyDictionary[Layer, Any] = WeakKeyDictionary()
+"""By layer, the structure and the shapes of parameters that were found right: a net is made in every step."""
 
 
-def _fits(shapes: Any, params: Any) -> bool:
-    """Whether these are dicts of arrays of these shapes; what else may be right is for `_check`."""
-    if type(params) is not dict or type(shapes) is not dict or params.keys() != shapes.keys():
+def _form(params: Tree) -> tuple[Any, list[Any]] | None:
+    """(structure, shapes of the leaves); None where not all of them are arrays."""
+    leaves, structure = trees.flatten(params)
+    return (structure, [tuple(leaf.shape) for leaf in leaves]) if all(map(is_array, leaves)) else None
+
+
+def _fits(form: Any, params: Tree) -> bool:
+    """Whether these parameters have that form; what else may be right is for `_check`."""
+    try:
+        return form is not None and [*map(_shape, form[0].flatten_up_to(params))] == form[1]
+    except (ValueError, AttributeError):  # another structure; a leaf that is no array
         return False
-    for key, shape in shapes.items():
-        given = params[key]
-        if type(shape) is tuple:
-            if getattr(given, "shape", None) != shape:
-                return False
-        elif not _fits(shape, given):
-            return False
-    return True
 
 
 def _check(shapes: Any, params: Any, place: str, model: str) -> None:

@@ -10,14 +10,16 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from operator import attrgetter
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
 from polyad import trees
 from polyad.arrays import describe, dtype_name, floating, is_floating, number_kind, single_owner
-from polyad.backends import carried, current, get, is_array, is_host, owner, running
+from polyad.backends import Evaluation, carried, current, get, is_array, is_host, owner
 from polyad.backends.base import Arrays, Backend
 from polyad.captures import captured_arrays, declared_arrays, unboxed
 from polyad.errors import ArgumentError, DTypeError, LeafError, MixedArraysError
@@ -25,6 +27,7 @@ from polyad.errors import ArgumentError, DTypeError, LeafError, MixedArraysError
 __all__ = ["Call", "KeepValue"]
 
 CARRIED = "a parameter that f carries"
+_dtype = attrgetter("dtype")
 
 
 class KeepValue:
@@ -61,7 +64,7 @@ class Call:
         self.kwargs = kwargs or {}
         self._known: dict[int, Any] = {}  # states that f has read
         self.chunk_size = None if chunk_size is None else _whole(operator, chunk_size)
-        self.check_outputs: Callable[[Call, Arrays, Arrays], None] = lambda call, xs, ys: None  # of some operators
+        self.check_outputs: Callable[[Call, Arrays, Arrays], None] | None = None  # of some operators
         self.single = not isinstance(argnums, (tuple, list))  # the tuple is made once, tuple | list each time
         first = self.single and argnums == 0 and bool(args)
         self.argnums = (0,) if first else self._positions((argnums,) if self.single else tuple(argnums))  # type: ignore[arg-type]
@@ -72,14 +75,13 @@ class Call:
             leaves, spec = _flat(arg)
             self.leaves.append(leaves)
             self.specs.append(spec)
-        self.alike = False  # whether the leaves are arrays of one type, which tells their backend
-        self.backend = self._of_all(backend) or self._resolve(backend)
-        self._check_devices()
-        self.xs: Arrays = tuple(self._differentiated())
+        self.kinds: set[type] = set()  # the types of the leaves, where they tell the backend; else none
+        self.xs: Arrays = ()
+        self.backend = self._plain(backend) or self._of_some(backend)
         self.constants: list[Any] = [None] * len(args)
         for i, leaves in enumerate(self.leaves):
             if i not in self.argnums:
-                adopted = leaves if self.alike else [*map(self.adopt, leaves)]
+                adopted = leaves if self.kinds else [*map(self.adopt, leaves)]
                 self.constants[i] = trees.unflatten(self.specs[i], adopted)
 
     @functools.cached_property
@@ -91,15 +93,18 @@ class Call:
 
     def flat(self, *xs: Any) -> Any:
         """f on the leaves xs, which may be jets over arrays of the backend."""
-        with running(self._of_jets(xs) or self.backend, self._known) as backend:
+        jets = None if self.kinds.issuperset(map(type, xs)) else self._of_jets(xs)
+        with Evaluation(jets or self.backend, self._known) as backend:
             out = self.f(*self._rebuilt(xs), **self.kwargs)
             y, aux = self._split(out) if self._pairs else (out, None)
-            leaves, self.out_spec = _flat(y)
+            leaves, self.out_spec = _flat(y, self.kinds)
             for i, leaf in enumerate(leaves):
-                if owner(leaf) is not self.backend or not floating(leaf.dtype):
+                known = type(leaf) in self.kinds or owner(leaf) is self.backend
+                if not (known and floating(leaf.dtype)):
                     leaves[i] = self._output(leaf, i, backend)
             ys = tuple(leaves)
-            self.check_outputs(self, xs, ys)
+            if self.check_outputs is not None:
+                self.check_outputs(self, xs, ys)
             if self.keeps_value:
                 aux = (self.outputs(ys), aux)
             return (ys, self._put_aside(aux)) if self.has_aux else ys
@@ -110,15 +115,17 @@ class Call:
         return out if self.has_aux else (out, ())
 
     def _rebuilt(self, xs: Sequence[Any]) -> list[Any]:
-        args = list(self.constants)
+        args = self.constants.copy()
+        if len(self.argnums) == 1:
+            i = self.argnums[0]
+            args[i] = trees.unflatten(self.specs[i], xs)
+            return args
         for i, tree in zip(self.argnums, self._trees(xs), strict=True):
             args[i] = tree
         return args
 
     def _trees(self, xs: Sequence[Any]) -> list[Any]:
         """The differentiated arguments, with these leaves."""
-        if len(self.argnums) == 1:
-            return [trees.unflatten(self.specs[self.argnums[0]], xs)]
         rest = iter(xs)
         return [trees.unflatten(self.specs[i], list(itertools.islice(rest, len(self.leaves[i])))) for i in self.argnums]
 
@@ -131,8 +138,6 @@ class Call:
 
     def _of_jets(self, xs: Sequence[Any]) -> Backend | None:
         """Whose jets are among xs; those of a pass around are arrays of the backend like others."""
-        if self.alike and {*map(type, xs)} <= {*map(type, self.xs[:1])}:
-            return None
         for x in xs:
             found = owner(x)
             if found is not None and found is not self.backend and hasattr(x, "_jet_level"):
@@ -190,8 +195,7 @@ class Call:
 
     def inputs(self, leaves: Sequence[Any]) -> Any:
         """A tree like args[argnums], or a tuple of them, with these leaves."""
-        results = self._trees(leaves)
-        return results[0] if self.single else tuple(results)
+        return trees.unflatten(self.specs[self.argnums[0]], leaves) if self.single else tuple(self._trees(leaves))
 
     # Checks.
 
@@ -209,21 +213,29 @@ class Call:
             raise ArgumentError(f"{self.operator}: argnums={argnums} names an argument twice")
         return positions
 
-    def _of_all(self, asked: Any) -> Backend | None:
-        """The backend where the arguments are arrays of one alone, and nothing else is said."""
+    def _plain(self, asked: Any) -> Backend | None:
+        """The backend where types of leaves tell it, they fit together, and nothing else is said; with its xs."""
         leaves = [*itertools.chain(*self.leaves)]
+        kinds = {*map(type, leaves)}
         found = owner(leaves[0]) if leaves and asked is None else None
-        if found is None:
+        if found is None or (len(kinds) > 1 and any(owner(leaf) is not found for leaf in leaves)):
             return None
-        alike = len({*map(type, leaves)}) == 1
-        if not (alike or all(owner(leaf) is found for leaf in leaves)):
+        if type(self.f) is not FunctionType and not kinds.issuperset(map(type, declared_arrays(self.f))):
             return None
-        carries = {*map(type, declared_arrays(self.f))}  # arrays of one type have one owner where types tell it
-        if carries and not (alike and carries == {type(leaves[0])}):
+        if carried(found) is not found or not found.side_by_side(leaves):
             return None
-        backend = carried(found)
-        self.alike = alike and backend is found
-        return backend
+        xs = tuple(self._chosen())
+        if not all(map(floating, {*map(_dtype, xs)})):
+            return None
+        self.xs, self.kinds = xs, kinds
+        return found
+
+    def _of_some(self, asked: str | Backend | None) -> Backend:
+        """The backend of a call whose arguments are not that plain, checked; with its xs."""
+        self.backend = self._resolve(asked)
+        self._check_devices()
+        self.xs = tuple(self._differentiated())
+        return self.backend
 
     def _resolve(self, asked: str | Backend | None) -> Backend:
         try:
@@ -267,9 +279,6 @@ class Call:
 
     def _check_devices(self) -> None:
         backend, known = self.backend, None
-        if self.alike:
-            devices = [*map(backend.device, itertools.chain(*self.leaves))]
-            return None if devices.count(devices[0]) == len(devices) else self._refuse_devices()
         for leaves in self.leaves:
             for leaf in leaves:
                 device = backend.device(leaf) if owner(leaf) is backend else known
@@ -293,10 +302,11 @@ class Call:
                         f"Move one: polyad.convert({here}, {self.backend.name!r}, device={str(first[2])!r})"
                     )
 
+    def _chosen(self) -> Iterable[Any]:
+        return self.leaves[0] if self.argnums == (0,) else itertools.chain(*[self.leaves[i] for i in self.argnums])
+
     def _differentiated(self) -> list[Any]:
-        xs = [*itertools.chain(*[self.leaves[i] for i in self.argnums])]
-        if self.alike and all(map(floating, {x.dtype for x in xs})):
-            return xs
+        xs = [*self._chosen()]
         places = [(i, j) for i in self.argnums for j in range(len(self.leaves[i]))]
         for place, (x, (i, j)) in enumerate(zip(xs, places, strict=True)):
             if owner(x) is not self.backend or not floating(x.dtype):
@@ -354,8 +364,12 @@ class Call:
         return f"args[{i}]"
 
 
-def _flat(tree: Any) -> tuple[list[Any], Any]:
-    """trees.flatten, quicker for what is an array itself."""
+def _flat(tree: Any, kinds: Collection[type] = ()) -> tuple[list[Any], Any]:
+    """trees.flatten, quicker for what is an array itself, as one of these types is."""
+    if type(tree) in kinds:
+        return [tree], trees.LEAF
+    if type(tree) is dict:
+        return trees.flatten(tree)
     return ([tree], trees.LEAF) if owner(tree) is not None else trees.flatten(unboxed(tree))
 
 

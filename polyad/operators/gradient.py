@@ -35,8 +35,8 @@ def gradient(
     raises   NotScalarError, LeafError, BackendError, ModeError
     source   Griewank & Walther (2008), ch. 3
     """
-    _, grads, aux = _gradient("gradient", f, args, argnums, has_aux, backend, mode, _kwargs)
-    return (grads, *aux) if has_aux else grads
+    call, _, grads, aux = _gradient("gradient", f, args, argnums, has_aux, backend, mode, _kwargs)
+    return (call.inputs(grads), call.aux(aux)) if has_aux else call.inputs(grads)
 
 
 @curried
@@ -55,15 +55,17 @@ def value_and_gradient(
     """
     f, write = evaluating(f, has_aux)
     keep_aux = has_aux or write is not None
-    value, grads, aux = _gradient("value_and_gradient", f, args, argnums, keep_aux, backend, mode, _kwargs)
+    call, ys, grads, aux = _gradient("value_and_gradient", f, args, argnums, keep_aux, backend, mode, _kwargs)
+    value = call.outputs(ys)
     if write is not None:
-        write(*aux)
-    return ((value, *aux), grads) if has_aux else (value, grads)
+        write(call.aux(aux))
+    return ((value, call.aux(aux)) if has_aux else value), call.inputs(grads)
 
 
 def _gradient(
     operator: str, f: Any, args: Any, argnums: Any, has_aux: bool, backend: Any, mode: str, kwargs: Any
-) -> tuple[Any, Any, tuple[Any, ...]]:
+) -> tuple[Call, Arrays, Arrays, Arrays]:
+    """(the call, its ys, the gradients of its xs, the arrays of aux)."""
     call = Call(operator, f, args, argnums, backend, has_aux, kwargs)
     call.check_outputs = _one_number
 
@@ -76,11 +78,11 @@ def _gradient(
         return ys, contract(xs, by_input, (xp.ones_like(ys[0]),)), aux
 
     ys, grads, aux = nested(call, sweep)
-    return call.outputs(ys), call.inputs(grads), (call.aux(aux),) if has_aux else ()
+    return call, ys, grads, aux
 
 
 def _one_number(call: Call, xs: Arrays, ys: Arrays) -> None:
-    if len(ys) == 1 and tuple(ys[0].shape) == ():
+    if len(ys) == 1 and not ys[0].shape:
         return
     if len(ys) == 1:
         shape, name = tuple(ys[0].shape), call.name(call.argnums[0], 0) if call.xs else "x"

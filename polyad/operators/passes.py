@@ -42,10 +42,14 @@ ONE_ROW = Plan("reverse", 1, "one row")
 
 
 class Passes:
-    """The passes of a call, on the backend and the function that the switching rule gives to it."""
+    """The passes of a call, on the backend and the function that the switching rule gives to it.
 
-    def __init__(self, call: Call, backend: Any, f: Callable[..., Any]) -> None:
-        self.call, self.backend, self.f = call, backend, f
+    plan   the one that was chosen last
+    alone  whether nobody tunes, tries or records: then nobody hears of a plan that leaves no choice
+    """
+
+    def __init__(self, call: Call, backend: Any, f: Callable[..., Any], alone: bool = False) -> None:
+        self.call, self.backend, self.f, self.alone = call, backend, f, alone
         self.plan: Plan | None = None
 
     def choose(self, mode: str, columns: int, rows: int | None, known: Arrays = ()) -> Plan:
@@ -56,7 +60,7 @@ class Passes:
 
     def choose_for_one_row(self, mode: str) -> Plan:
         """The plan for one row, which is one sweep in reverse wherever nobody says, measures or asks for anything."""
-        if mode == "auto" and "reverse" in self.call.backend.modes and not watched() and not recorded():
+        if self.alone and mode == "auto" and "reverse" in self.call.backend.modes:
             self.plan = ONE_ROW
             return ONE_ROW
         return self.choose(mode, self.call.columns, 1)
@@ -79,8 +83,11 @@ class Passes:
         if not xs:
             ys, rest = self.evaluate(xs)
             return ys, lambda cotangents: (), rest
-        ys, pull, *aux = with_aux(self.backend.pullback, self.call.has_aux)(self.f, xs)
-        return ys, pull, aux[0] if aux else ()
+        if not self.call.has_aux:
+            ys, pull = self.backend.pullback(self.f, xs)
+            return ys, pull, ()
+        ys, pull, aux = with_aux(self.backend.pullback, True)(self.f, xs)
+        return ys, pull, aux
 
     def pushforward(self, xs: Arrays, dxs: Sequence[Any], mode: str = "forward") -> tuple[Arrays, Arrays, Arrays]:
         """(ys, dys, aux); in reverse by the pullback of the pullback, which is linear."""
@@ -123,10 +130,13 @@ def nested(
     first_order  whether its passes stand side by side, not inside each other
     mode         of its pass, as far as it is known: "gradient" for one sweep, else as the user says
     """
-    tuned = choice(call)
+    alone = not (watched() or recorded())
+    tuned = None if alone else choice(call)
     name, why = strategy(call.backend, mode, tuned)
-    passes = Passes(call, call.backend, call.flat)
+    passes = Passes(call, call.backend, call.flat, alone)
     if name == "taped":
+        if alone:
+            return call.backend.shielded(sweep, passes, *call.xs, *beside)
         with step(call.operator, call.backend.name, name, why) as this:
             taped: tuple[Arrays, ...] = call.backend.shielded(sweep, passes, *call.xs, *beside)
             this.plan = passes.plan
@@ -134,7 +144,7 @@ def nested(
     made = [passes]
 
     def on(backend: Any, f: Callable[..., Any], *args: Any) -> tuple[Arrays, ...]:
-        made.append(Passes(call, backend, f))
+        made.append(Passes(call, backend, f, alone))
         return sweep(made[-1], *args)
 
     with _pinned(call), step(call.operator, call.backend.name, name, why) as this:
@@ -151,8 +161,11 @@ def pulled(call: Call, mode: str = "auto") -> tuple[Arrays, Callable[..., Arrays
     """
     refuse_unknown(mode)
     reverse = mode == "reverse" or (mode == "auto" and "reverse" in call.backend.modes)
-    tuned = choice(call)
+    alone = not (watched() or recorded())
+    tuned = None if alone else choice(call)
     name, why = strategy(call.backend, tuned=tuned)
+    if alone and reverse and name == "taped":
+        return call.backend.shielded(Passes(call, call.backend, call.flat, alone).pullback, call.xs)
     held = contextlib.nullcontext() if name == "taped" else _pinned(call)
     with held, step(call.operator, call.backend.name, name, why) as this:
         this.plan = Plan("reverse", 1, "for each cotangent") if reverse else chosen(call, mode, call.columns, 1)

@@ -6,7 +6,7 @@ from typing import Any
 
 from polyad import trees
 from polyad.arrays import describe, dtype_name, is_floating, xp
-from polyad.backends import Scope, evaluates, is_array, running
+from polyad.backends import Evaluation, Scope, evaluates, is_array
 from polyad.backends.base import Arrays, Backend, joined
 from polyad.errors import ArgumentError, LeafError, PolyadError, UnsupportedError
 from polyad.operators.call import Call
@@ -129,7 +129,7 @@ class _Points(Call):
         xs = list(self.xs)
         for place, row in zip(self.places, rows, strict=True):
             xs[place] = row
-        with running(self.backend, self._known, self.scope) as backend:
+        with Evaluation(self.backend, self._known, self.scope) as backend:
             out = self.f(*self._rebuilt(xs), **self.kwargs)
             leaves, spec = trees.flatten(out)
             self.out_spec = self._the_same(spec)
