@@ -74,7 +74,10 @@ class StatefulLayer:
 
     def declared_arrays(self) -> Iterator[Any]:
         """Arrays that decide on which backend this runs."""
-        return (leaf for leaf in trees.leaves(self.params) if is_array(leaf))
+        leaves, _ = trees.flatten(self.params)
+        if leaves and len({*map(type, leaves)}) == 1:  # all of them or none, which is asked once
+            return iter(leaves if is_array(leaves[0]) else ())
+        return filter(is_array, leaves)
 
     def __rshift__(self, f: Callable[..., Any]) -> "Composition":
         return Composition(f, self)

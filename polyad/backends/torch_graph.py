@@ -130,16 +130,15 @@ def has_python_nodes(outputs: Sequence[Array]) -> bool:
 
 def has_custom_functions() -> bool:
     """Whether there is an autograd.Function that is neither torch's nor polyad's."""
-    for base in _BASES:
-        for custom in base.__subclasses__():
-            if custom not in _own:
-                if not custom.__module__.startswith(("torch.", "polyad.")):
-                    return True
-                _own.add(custom)
+    new = {*_FUNCTION.__subclasses__(), *_INPLACE.__subclasses__(), *_NESTED.__subclasses__()} - _own
+    if not all(custom.__module__.startswith(("torch.", "polyad.")) for custom in new):
+        return True
+    _own.update(new)
     return False
 
 
-_BASES = (torch.autograd.Function, torch.autograd.function.InplaceFunction, torch.autograd.function.NestedIOFunction)
+_FUNCTION = torch.autograd.Function
+_INPLACE, _NESTED = torch.autograd.function.InplaceFunction, torch.autograd.function.NestedIOFunction
 _own: set[type] = set()
 """Classes below these that are torch's or polyad's."""
 

@@ -142,27 +142,27 @@ def has_jets(args: Any) -> bool:
 
 def moves(level: int, x: Any) -> bool:
     """Whether x has derivative parts of this level."""
-    return getattr(x, "_jet_level", None) == level
+    return hasattr(type(x), "_jet_level") and x._jet_level == level  # the type knows at once what it lacks
 
 
 def primal(level: int, x: Any) -> Any:
     """x without its parts of this level."""
-    return x.primal if getattr(x, "_jet_level", None) == level else x
+    return x.primal if moves(level, x) else x
 
 
 def tangent(level: int, x: Any) -> Any:
     """The directions of x at this level, shape (k, *x.shape), or None."""
-    return x.tangent if getattr(x, "_jet_level", None) == level else None
+    return x.tangent if moves(level, x) else None
 
 
 def compact(level: int, x: Any) -> Any:
     """As tangent, but axes along which it does not vary may have length 1; for rules that broadcast."""
-    return x.compact if getattr(x, "_jet_level", None) == level else None
+    return x.compact if moves(level, x) else None
 
 
 def plain(level: Any, x: Any) -> tuple[Any, ...]:
     """The parts of x of its own shape at this level; None is zero."""
-    return x.plain if getattr(x, "_jet_level", None) == level else (None,) * level.plain
+    return x.plain if moves(level, x) else (None,) * level.plain
 
 
 def _without(level: int, arg: Any) -> Any:

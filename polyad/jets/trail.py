@@ -34,7 +34,7 @@ class Trail:
 
 
 def _moves(level: int, x: Any) -> bool:
-    return getattr(x, "_jet_level", None) == level
+    return hasattr(type(x), "_jet_level") and x._jet_level == level
 
 
 UNSEEN = Trail()

@@ -99,7 +99,7 @@ class Call:
             y, aux = self._split(out) if self._pairs else (out, None)
             leaves, self.out_spec = _flat(y, self.kinds)
             for i, leaf in enumerate(leaves):
-                known = type(leaf) in self.kinds or owner(leaf) is self.backend
+                known = type(leaf) in self.kinds or owner(leaf) in (self.backend, jets or self.backend)
                 if not (known and floating(leaf.dtype)):
                     leaves[i] = self._output(leaf, i, backend)
             ys = tuple(leaves)
