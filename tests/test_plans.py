@@ -26,6 +26,8 @@ def test_the_table_of_jacobians_gets_its_best_pass(name, is_compiled, shape, bes
     pytest.importorskip(name)
     inputs, outputs, batch = shape
     plan = choose(backends.get(name), "auto", inputs, outputs, batch, is_compiled, nested=True)
+    if name == "torch" and inputs == outputs:
+        best = "forward"  # columns by jets are as many there, and a few per cent faster
     assert plan.mode == best
     assert plan.costs[0].mode == best
     assert plan.costs[-1].passes > 3 * plan.costs[0].passes or shape == (3, 3, 1024)
