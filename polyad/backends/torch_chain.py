@@ -163,7 +163,7 @@ def _pulled_in_place(
 # Entries of all directions below which a step in Python takes more time than it saves: of tanh MLPs in a loss, in
 # those of function by function, 3 x 16 x 12 1.16, 10 x 128 x 64 1.15, 2 x 1024 x 64 1.02, 10 x 512 x 64 0.93,
 # 10 x 1024 x 64 0.78 (one CPU thread, torch 2.13, 2026-11).
-SMALL = 2**18
+SMALL = 2**17
 
 # Entries of one direction from which directions go one at a time, on a CPU.
 LARGE = 8192
