@@ -292,8 +292,8 @@ def operation(f: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(f)
     def dispatched(*args: Any, **kwargs: Any) -> Any:
         native = ways.get((f, *map(type, args)))
-        if native is None and (found := _of_types(args)) is not None:  # nothing to convert
-            native = ways[f, *map(type, args)] = found.native.get(name, f)
+        if native is None and (known := _native(f, args)) is not None:
+            native = ways[f, *map(type, args)] = known
         if native is not None:
             y = native(*args, **kwargs) if kwargs else native(*args)
             return f(*args, **kwargs) if y is NotImplemented else y
@@ -312,11 +312,13 @@ def operation(f: Callable[..., Any]) -> Callable[..., Any]:
     return dispatched
 
 
-def _of_types(args: tuple[Any, ...]) -> Backend | None:
-    """The backend of arguments that are all arrays and whose types tell that it takes them as they are."""
+def _native(f: Callable[..., Any], args: tuple[Any, ...]) -> Callable[..., Any] | None:
+    """What f is for arguments that are all arrays and whose types tell that nothing is to convert; else None."""
     owners = [backend for backend in map(owner, args) if backend is not None]
-    found = next((backend for backend in owners if backend.over is not None), owners[0] if owners else None)
-    return found if found is not None and all(map(partial(_taken, found), args)) else None
+    if not owners:
+        return f if args and all(type(arg) is np.ndarray for arg in args) else None
+    found = next((backend for backend in owners if backend.over is not None), owners[0])
+    return found.native.get(f.__name__, f) if all(map(partial(_taken, found), args)) else None
 
 
 class Namespace:
