@@ -330,3 +330,14 @@ def test_tanh_in_the_place_of_what_it_is_of_is_tanh_for_all_of_torch(name):
         assert mine.shape == its.shape
         assert torch.allclose(mine, its, rtol=1e-11, atol=1e-13)
         assert not its.numel() or its.abs().max() > 0.05
+
+
+def test_a_graph_of_torch_has_no_write_in_it():
+    torch = pytest.importorskip("torch")
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    layer, (params, _) = Dense(3, 4, "tanh"), setup(0, Dense(3, 4, "tanh"), backend="torch", dtype="float64")
+    x = torch.ones((5, 3), dtype=torch.float64)
+    names = [str(node.target) for node in make_fx(lambda x: layer(x, params, {})[0])(x).graph.nodes]
+    assert "aten.tanh.default" in names
+    assert not any("tanh_" in name for name in names)
