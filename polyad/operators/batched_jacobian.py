@@ -62,8 +62,9 @@ def _sweep(mode: str, passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
     """((Jacobian,), aux)."""
     call = passes.call
     batch, inner = x.shape[0], math.prod(x.shape[1:])
-    rows = passes.output_rows((x,))
-    rows = remembered(call.f, inner) if rows is None else rows // max(batch, 1)
+    rows = None if passes.backend.compiles_here() else remembered(call.f, inner)
+    if rows is None and (known := passes.output_rows((x,))) is not None:
+        rows = known // max(batch, 1)
     plan = passes.choose(mode, inner, rows)
     if plan.mode == "finite_difference":
         raise ModeError("batched_jacobian: mode='finite_difference' has no batched form; use jacobian, or mode='auto'")
