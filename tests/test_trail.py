@@ -1,5 +1,6 @@
 """What the trail of jets says: no program that mixes rows is taken for one that does not."""
 
+import copy
 import subprocess
 import sys
 
@@ -159,6 +160,105 @@ def test_a_rule_of_somebody_else_that_makes_no_jet_is_asked_for():
     pytest.importorskip("torch")
     out = subprocess.run([sys.executable, "-c", CUSTOM], capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr
+
+
+RULES = {
+    "derived": """
+from torch.utils.checkpoint import CheckpointFunction
+
+class Reverse(CheckpointFunction):
+    @staticmethod
+    def forward(ctx, x):
+        return x
+
+    @staticmethod
+    def backward(ctx, grad):
+        return -grad
+
+reverse = Reverse.apply
+""",
+    "hook": """
+reverse = torch.nn.Identity()
+reverse.register_full_backward_hook(lambda module, grads, cotangents: (-grads[0],))
+""",
+    "hook before": """
+reverse = torch.nn.Identity()
+reverse.register_full_backward_pre_hook(lambda module, cotangents: (-cotangents[0],))
+""",
+}
+REVERSED = """
+import torch, polyad
+from polyad import gradient, laplacian, xp
+from polyad.backends import get
+
+x = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(6, 2)
+w = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+gradient(lambda x: xp.sum(laplacian(lambda x: xp.sin(w * x), x) ** 2))(x)  # polyad's own hooks count for nothing
+assert get("torch").refuses_jets()
+RULE
+assert not get("torch").refuses_jets()
+torch.testing.assert_close(laplacian(lambda x: reverse(xp.sin(x)), x), torch.sin(x))
+"""
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_that_only_the_tape_of_torch_sees_is_asked_for(rule):
+    pytest.importorskip("torch")
+    program = REVERSED.replace("RULE", RULES[rule])
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr
+
+
+def test_a_function_of_the_name_of_one_of_torch_is_another_one(monkeypatch):
+    torch = pytest.importorskip("torch")
+    from torch.overrides import handle_torch_function, has_torch_function_unary
+
+    import polyad.backends.torch as adapter
+
+    monkeypatch.setattr(adapter, "has_custom_functions", lambda: False)  # tests have some
+
+    def tanh(x):
+        if has_torch_function_unary(x):
+            return handle_torch_function(tanh, (x,), x)
+        return x.detach() * x
+
+    @torch.library.custom_op("polyad_test::sin", mutates_args=())
+    def sin(x: torch.Tensor) -> torch.Tensor:
+        return x.sin()
+
+    sin.register_autograd(
+        lambda ctx, grad: -grad * ctx.saved_tensors[0].cos(),
+        setup_context=lambda ctx, inputs, output: ctx.save_for_backward(inputs[0]),
+    )
+    x = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(6, 2)
+    torch.testing.assert_close(laplacian(lambda x: tanh(x) * x, x), 2 * x)
+    torch.testing.assert_close(laplacian(lambda x: torch.ops.polyad_test.sin(x), x), torch.sin(x))
+    torch.testing.assert_close(laplacian(torch.ops.aten.sin, x), -torch.sin(x))
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "amax", "amin", "std", "var"])
+@pytest.mark.parametrize("dim", [(), []])
+def test_no_axes_are_all_axes_to_torch(name, dim):
+    torch = pytest.importorskip("torch")
+    x, f = torch.tensor(X), getattr(torch, name)
+    (y,), (dy,) = pushforwards(lambda x: (f(x, dim=dim),), (x,), (torch.cos(x)[None],))
+    torch.testing.assert_close(y, f(x, dim=dim))
+    torch.testing.assert_close(dy[0], torch.func.jvp(f, (x,), (torch.cos(x),))[1])  # with dim=() that of std is nan
+
+
+def test_a_copy_is_compared(monkeypatch):
+    torch = pytest.importorskip("torch")
+    import polyad.backends.torch as adapter
+
+    monkeypatch.setattr(adapter, "has_custom_functions", lambda: False)  # tests have some
+    x = torch.tensor(X)
+    found = laplacian(lambda x: xp.sin(x) * copy.copy(x), x)
+    torch.testing.assert_close(found, -torch.sin(x) * x)  # torch's copy is a constant
+    inner = Trail(B)
+    pushforwards(
+        lambda x: (polyad.jvp(copy.copy, (x,), (x,))[1],), (x,), (torch.eye(B)[:, None].double(),), trail=inner
+    )
+    assert not inner.own  # of a pass around too
 
 
 @pytest.mark.parametrize("kept", [True, False])

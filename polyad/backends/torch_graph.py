@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch._C._functorch import (
     is_functorch_wrapped_tensor,
     maybe_get_level,
 )
+from torch.utils.hooks import RemovableHandle
 
 from polyad.backends.base import Array
 from polyad.errors import ESCAPED, ImpureFunctionError, UnsupportedError
@@ -27,6 +28,7 @@ __all__ = [
     "drawn",
     "has_custom_functions",
     "has_python_nodes",
+    "hook",
     "reaches_outside",
     "recorded",
     "refuse_again",
@@ -129,18 +131,37 @@ def has_python_nodes(outputs: Sequence[Array]) -> bool:
 
 
 def has_custom_functions() -> bool:
-    """Whether there is an autograd.Function that is neither torch's nor polyad's."""
-    new = {*_FUNCTION.__subclasses__(), *_INPLACE.__subclasses__(), *_NESTED.__subclasses__()} - _own
-    if not all(custom.__module__.startswith(("torch.", "polyad.")) for custom in new):
+    """Whether there is an autograd.Function that is neither torch's nor polyad's, or was ever a hook of somebody.
+
+    Hooks on the backward pass of a module are such functions too, which it leaves out where it meets no tensor.
+    """
+    if RemovableHandle.next_id > _hooks:
+        return True
+    new = {*CUSTOM.__subclasses__()} - _own  # each has one of its own, whatever it is derived from
+    if not all(_function(node).__module__.startswith(("torch.", "polyad.")) for node in new):
         return True
     _own.update(new)
     return False
 
 
-_FUNCTION = torch.autograd.Function
-_INPLACE, _NESTED = torch.autograd.function.InplaceFunction, torch.autograd.function.NestedIOFunction
+def _function(node: type) -> type:
+    return getattr(node, "_forward_cls", node)
+
+
 _own: set[type] = set()
-"""Classes below these that are torch's or polyad's."""
+"""Nodes of those that are torch's or polyad's."""
+
+
+_hooks = 0
+"""How many were polyad's."""
+
+
+def hook(tensor: Array, f: Callable[[Array], None]) -> None:
+    """Let f see the gradient of this tensor, as a hook of polyad itself."""
+    global _hooks
+    with torch._C.DisableTorchFunction():  # modes around take hooks for what they cannot see through
+        tensor.register_hook(f)
+    _hooks += 1
 
 
 ONCE = torch.autograd.function.once_differentiable(lambda ctx: None).__code__  # of all backward passes marked so
@@ -184,8 +205,7 @@ def _tied(node: Any, grads: Sequence[Array | None], cotangents: Sequence[Array |
         raise UnsupportedError(ONLY_ONCE)
 
     bare = unwrapped(zero)  # a vmap would keep the hook to itself
-    with torch._C.DisableTorchFunction():
-        bare.register_hook(refuse)
+    hook(bare, refuse)
     return tuple([None if grad is None else grad.detach() + zero.to(grad.dtype) for grad in grads])
 
 
@@ -240,10 +260,9 @@ def refuse_third_order(outputs: Sequence[Array], grads: Sequence[Array]) -> None
             f"norms as formulas, or laplacian, or mode='forward' for the inner derivative, which do so too"
         )
 
-    with torch._C.DisableTorchFunction():  # modes around take hooks for what they cannot see through
-        for grad in map(unwrapped, grads):  # a vmap would keep the hook to itself
-            if grad is not None and grad.requires_grad:
-                grad.register_hook(refuse)
+    for grad in map(unwrapped, grads):  # a vmap would keep the hook to itself
+        if grad is not None and grad.requires_grad:
+            hook(grad, refuse)
 
 
 def _third_is_wrong(node: Any) -> bool:

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 
 from polyad import trees
 from polyad.backends.base import Array, Arrays, Function
-from polyad.backends.torch_graph import StandIn, has_python_nodes, reaches_outside
+from polyad.backends.torch_graph import StandIn, has_python_nodes, hook, reaches_outside
 from polyad.errors import ImpureFunctionError
 
 __all__ = ["Replay", "Surroundings", "mapped"]
@@ -91,8 +91,7 @@ class Replay:
             with temporarily_clear_interpreter_stack():  # inside a transformation detach() would wrap it
                 alias = tensor.detach().requires_grad_()
             alias.polyad_stand_in = self._mark
-            with torch._C.DisableTorchFunction():  # modes around take hooks for what they cannot see through
-                alias.register_hook(self._mark.refuse)
+            hook(alias, self._mark.refuse)
             self._stand_ins[id(tensor)] = (tensor, alias)
         return self._stand_ins[id(tensor)][1]
 

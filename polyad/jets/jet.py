@@ -9,7 +9,7 @@ from polyad.arrays import dtype_name, xp
 from polyad.backends import owner
 from polyad.errors import DetachError, UnsupportedError
 from polyad.jets.kind import Level
-from polyad.jets.rule import apply, lift
+from polyad.jets.rule import apply, foreign, lift
 
 __all__ = ["Jet", "bottom", "make"]
 
@@ -191,10 +191,11 @@ class Jet:
         return self
 
     def __copy__(self) -> Any:
+        foreign((self,))  # a copy of a tensor may be a constant
         return self
 
     def __deepcopy__(self, memo: Any) -> Any:
-        return self
+        return self.__copy__()
 
     # Operators.
 

@@ -98,7 +98,9 @@ def apply(name: str, *args: Any, **kwargs: Any) -> Any:
 def foreign(args: Any) -> None:
     """Note that the jets among these arguments go through a function that is not polyad's own."""
     for jet in _jets(args)[0]:
-        jet._jet_level.trail.own = False
+        while hasattr(type(jet), "_jet_level"):  # jets of a pass around are made of others
+            jet._jet_level.trail.own = False
+            jet = jet.primal
 
 
 def _jets(args: Iterable[Any]) -> tuple[list[Any], bool]:

@@ -88,7 +88,7 @@ def call_function(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     if name not in _SMOOTH:
         foreign((*args, *kwargs.values()))
     answer = FUNCTIONS.get(_qualified(func, name)) or FUNCTIONS.get(name)
-    if answer is None:
+    if answer is None or not _is_of_torch(func):
         raise _unsupported(_spelled(func, name))
     accepted = _options(answer)
     refused = [key for key in kwargs if accepted is not None and key not in accepted]
@@ -112,6 +112,14 @@ def method(name: str, jet: Any) -> Callable[..., Any]:
 
 def _qualified(func: Any, name: str) -> str:
     return f"linalg.{name.removeprefix('linalg_')}" if name.startswith("linalg_") else name
+
+
+def _is_of_torch(func: Any) -> bool:
+    """Whether this is a function of torch, and not one of somebody else of the same name."""
+    module = getattr(func, "__module__", None) or "torch"  # methods of tensors have none
+    if module.startswith("torch._ops."):  # operators, also of other libraries
+        return bool(module == "torch._ops.aten")
+    return bool(module == "torch" or module.startswith("torch."))
 
 
 def _spelled(func: Any, name: str) -> str:
@@ -226,7 +234,8 @@ def _reduction(torch_name: str, name: str) -> None:
 
 
 def _axes(dim: Any) -> Any:
-    return tuple(dim) if isinstance(dim, list | tuple) else dim
+    """To torch, dim=() means all axes, to the standard none."""
+    return (tuple(dim) or None) if isinstance(dim, list | tuple) else dim
 
 
 for _torch, _name in (("sum", "sum"), ("mean", "mean"), ("prod", "prod"), ("amax", "max"), ("amin", "min")):
