@@ -73,7 +73,7 @@ def strategy(backend: Backend, mode: str = "gradient", tuned: Choice | None = No
     mode   "gradient" for one sweep; "forward" or "reverse" for many, "auto" where that is not known; "jets"
     tuned  what was measured for this call, which "auto" then means
     """
-    asked = _policy.get() or _of_environment()
+    asked = policy()
     if "reverse" not in backend.modes:
         return "taped", "a forward pass keeps its directions and no graph"
     if asked == "auto" and tuned is not None and tuned.keeps in backend.strategies:

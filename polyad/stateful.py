@@ -38,8 +38,7 @@ class StatefulLayer:
 
     def __call__(self, x: Any, params: Tree = None) -> Any:
         y, state = self.value_and_state(x, params)
-        if state is not self.state:
-            self.write(state)
+        self.write(state)
         return y
 
     def value_and_state(self, x: Any, params: Tree = None) -> tuple[Any, Tree]:

@@ -10,6 +10,8 @@ from polyad.errors import ImpureFunctionError, UnsupportedError
 from tests.examples import difference
 
 torch = pytest.importorskip("torch")
+from tests.torch_functions import Cube  # noqa: E402
+
 POINT = torch.tensor([0.3, 0.7, -0.4], dtype=torch.float64)
 EXPECTED = 3 * POINT.numpy() ** 2
 
@@ -35,18 +37,6 @@ def test_derivatives_are_taken_where_torch_records_nothing(context, requires_gra
             for result in results[:3]:
                 assert difference(result, EXPECTED) < 1e-14
             assert difference(results[3], 36 * POINT.numpy() ** 3) < 1e-14
-
-
-class Cube(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, g):
-        return 3 * g * ctx.saved_tensors[0] ** 2
 
 
 def beside(x):

@@ -130,15 +130,10 @@ def test_rows_that_a_net_keeps_apart_are_evaluated_once(backend, monkeypatch):
     assert difference(laps, np.concatenate([bent, np.full((12, 1), 2.0)], axis=1)) < 1e-13
 
 
-CUSTOM = """
-import torch, polyad
-from polyad import derivative, laplacian, xp
-from polyad.backends.torch_graph import has_custom_functions
-
-assert not has_custom_functions()
-assert polyad.backends.get("torch").refuses_jets()
-
-class Reverse(torch.autograd.Function):
+def reverse(base):
+    """The text of a function whose derivative is turned around, and in which no jet is made."""
+    return f"""
+class Reverse({base}):
     @staticmethod
     def forward(ctx, x):
         return x
@@ -146,7 +141,17 @@ class Reverse(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         return -grad
+"""
 
+
+CUSTOM = f"""
+import torch, polyad
+from polyad import derivative, laplacian, xp
+from polyad.backends.torch_graph import has_custom_functions
+
+assert not has_custom_functions()
+assert polyad.backends.get("torch").refuses_jets()
+{reverse("torch.autograd.Function")}
 assert has_custom_functions()
 x = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(6, 2)
 found = laplacian(lambda x: Reverse.apply(xp.sin(x)), x)
@@ -163,18 +168,9 @@ def test_a_rule_of_somebody_else_that_makes_no_jet_is_asked_for():
 
 
 RULES = {
-    "derived": """
+    "derived": f"""
 from torch.utils.checkpoint import CheckpointFunction
-
-class Reverse(CheckpointFunction):
-    @staticmethod
-    def forward(ctx, x):
-        return x
-
-    @staticmethod
-    def backward(ctx, grad):
-        return -grad
-
+{reverse("CheckpointFunction")}
 reverse = Reverse.apply
 """,
     "hook": """

@@ -92,8 +92,7 @@ class Torch(Backend):
         return isinstance(array, torch.Tensor)
 
     def pullback(self, f: Function, xs: Arrays, has_aux: bool = False) -> Any:
-        inside = functorch.maybe_current_level() is not None
-        return vjp(by_formulas(f), xs, has_aux) if inside else _tape(f, xs, has_aux)
+        return vjp(by_formulas(f), xs, has_aux) if inside_functorch() else _tape(f, xs, has_aux)
 
     @_as_recorded
     def pushforward(self, f: Function, xs: Arrays, dxs: Sequence[Array | None], has_aux: bool = False) -> Any:

@@ -101,8 +101,8 @@ class Level(int):
     records: Callable[[], bool]
     host: bool
 
-    def __new__(cls, kind: Kind, plain: int = 0, directions: int = 0) -> Level:
+    def __new__(cls, kind: Kind, plain: int = 0, directions: int = 0, trail: Trail = UNSEEN) -> Level:
         level = super().__new__(cls, next(_numbers))
-        level.kind, level.plain, level.directions, level.trail = kind, plain, directions, UNSEEN
+        level.kind, level.plain, level.directions, level.trail = kind, plain, directions, trail
         level.records, level.host = _always, True
         return level

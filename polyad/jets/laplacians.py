@@ -29,8 +29,7 @@ def laplacians(
     source   Li et al. (2023), Forward Laplacian
     """
     k = directions(dxs)
-    level = Level(LAPLACIAN, plain=1, directions=k)
-    level.trail = trail
+    level = Level(LAPLACIAN, plain=1, directions=k, trail=trail)
     jets = [x if dx is None else Jet(level, x, dx, (None,)) for x, dx in zip(xs, dxs, strict=True)]
     ys, aux = evaluated(level, f, jets, has_aux)
     values = tuple(primal(level, y) for y in ys)

@@ -25,11 +25,10 @@ def _matmul(level: Level, a: Any, b: Any) -> Any:
 
 @register("layers.affine")
 def _affine(level: Level, x: Any, weight: Any, bias: Any) -> Any:
-    if not moves(level, x) or moves(level, weight) or moves(level, bias) or x.ndim < 2:
-        return x @ weight + bias
-    if weight.ndim != 2 or bias.shape != weight.shape[1:]:
-        return x @ weight + bias
-    return _linear(level, x, weight, affine(x.primal, weight, bias))
+    alone = moves(level, x) and not (moves(level, weight) or moves(level, bias))
+    if alone and x.ndim >= 2 and weight.ndim == 2 and bias.shape == weight.shape[1:]:
+        return _linear(level, x, weight, affine(x.primal, weight, bias))
+    return x @ weight + bias
 
 
 def _linear(level: Level, x: Any, weight: Any, y: Any) -> Any:

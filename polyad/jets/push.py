@@ -32,8 +32,7 @@ def pushforwards(
     returns  (ys, dys) or (ys, dys, aux): dys of shape (k, *y.shape)
     """
     k = directions(dxs)
-    level = Level(FIRST_ORDER, directions=k)
-    level.trail = trail
+    level = Level(FIRST_ORDER, directions=k, trail=trail)
     jets = [x if dx is None else Jet(level, x, dx) for x, dx in zip(xs, dxs, strict=True)]
     ys, aux = evaluated(level, f, jets, has_aux)
     dys = tuple(zero_tangent(k, y) if (dy := tangent(level, y)) is None else dy for y in ys)

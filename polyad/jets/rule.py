@@ -15,7 +15,6 @@ from polyad.arrays import xp
 from polyad.backends import owner
 from polyad.compositions import ACTIVATIONS, COMPOSITIONS, MATRIX_COMPOSITIONS
 from polyad.errors import UnsupportedError
-from polyad.jets.trail import NUMBERWISE
 
 Rule = Callable[..., Any]
 RULES: dict[str, Rule] = {}
@@ -90,7 +89,7 @@ def apply(name: str, *args: Any, **kwargs: Any) -> Any:
     level = jets[0]._jet_level if len(jets) == 1 else max(jet._jet_level for jet in jets)
     y = rule(level, *args, **kwargs)
     trail = level.trail
-    if trail.apart and (len(args) > 1 or kwargs or name not in NUMBERWISE) and rule not in _compositions:
+    if trail.apart and (len(args) > 1 or kwargs or name not in trail.numberwise) and rule not in _compositions:
         trail.pass_through(level, name, args, kwargs, y)
     return y
 

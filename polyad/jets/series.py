@@ -35,8 +35,7 @@ def series(
     order = max((len(cs) for cs in coefficients if cs is not None), default=0)
     if not order:
         raise ArgumentError("series: no coefficients; of x + v t to the order 2 they are [(v, None)]")
-    level = Level(TAYLOR, plain=order)
-    level.trail = trail
+    level = Level(TAYLOR, plain=order, trail=trail)
     jets = [_jet(level, x, cs) for x, cs in zip(xs, coefficients, strict=True)]
     ys, aux = evaluated(level, f, jets, has_aux)
     found = tuple(tuple(xp.zeros_like(primal(level, y)) if c is None else c for c in plain(level, y)) for y in ys)

@@ -4,7 +4,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["NUMBERWISE", "UNSEEN", "Trail"]
+from polyad.jets.rule import moves
+
+__all__ = ["UNSEEN", "Trail"]
 
 
 class Trail:
@@ -14,6 +16,29 @@ class Trail:
     apart  whether no function has mixed entries along that axis
     own    whether all were functions of polyad, or have the derivative that these have wherever there is one
     """
+
+    # Names of functions of numbers, whose results are those of the entries at one place of their arguments.
+    numberwise = frozenset(
+        (
+            *("abs", "acos", "acosh", "add", "asin", "asinh", "atan", "atan2", "atanh", "cos", "cosh", "divide", "erf"),
+            *(
+                "exp",
+                "exp2",
+                "expm1",
+                "gelu",
+                "hypot",
+                "log",
+                "log10",
+                "log1p",
+                "log2",
+                "logaddexp",
+                "maximum",
+                "minimum",
+            ),
+            *("multiply", "negative", "positive", "pow", "reciprocal", "sigmoid", "silu", "sin", "sinc", "sinh"),
+            *("softplus", "sqrt", "square", "subtract", "tan", "tanh", "where"),
+        )
+    )
 
     def __init__(self, rows: int | None = None) -> None:
         self.rows, self.apart, self.own = rows, rows is not None, True
@@ -28,13 +53,9 @@ class Trail:
         Of one number after the other it needs not be told: as long as no function has mixed
         rows, they are the first axis of all jets.
         """
-        if isinstance(y, tuple) or _moves(level, y):
-            keeps = _KEEPING.get(name, _numberwise if name in NUMBERWISE else None)
+        if isinstance(y, tuple) or moves(level, y):
+            keeps = _KEEPING.get(name, _numberwise if name in self.numberwise else None)
             self.apart = keeps is not None and self.rows is not None and keeps(self.rows, level, args, kwargs)
-
-
-def _moves(level: int, x: Any) -> bool:
-    return hasattr(type(x), "_jet_level") and x._jet_level == level
 
 
 UNSEEN = Trail()
@@ -49,7 +70,7 @@ def _numberwise(rows: int, level: int, args: Any, kwargs: dict[str, Any]) -> boo
     n = max(getattr(arg, "ndim", 0) for arg in args)
     if kwargs or any(isinstance(arg, list | tuple) for arg in args):
         return False
-    return n > 0 and all(_in_front(rows, n, arg, _moves(level, arg)) for arg in args)
+    return n > 0 and all(_in_front(rows, n, arg, moves(level, arg)) for arg in args)
 
 
 def _in_front(rows: int, n: int, x: Any, moving: bool) -> bool:
@@ -66,9 +87,9 @@ def _product(rows: int, level: int, args: Any, kwargs: dict[str, Any]) -> bool:
     """x @ weight + bias with constant weight and bias."""
     x, weight, *bias = args
     n = x.ndim
-    if kwargs or n < 2 or x.shape[0] != rows or weight.ndim > 2 or _moves(level, weight):
+    if kwargs or n < 2 or x.shape[0] != rows or weight.ndim > 2 or moves(level, weight):
         return False
-    return not bias or (not _moves(level, bias[0]) and _in_front(rows, n, bias[0], False))
+    return not bias or (not moves(level, bias[0]) and _in_front(rows, n, bias[0], False))
 
 
 def _reduction(rows: int, level: int, args: Any, kwargs: dict[str, Any]) -> bool:
@@ -104,15 +125,6 @@ def _joined(rows: int, level: int, args: Any, kwargs: dict[str, Any]) -> bool:
     return all(x.ndim > 0 and x.shape[0] == rows and axis % x.ndim for x in parts)
 
 
-# Functions of numbers, which are those of entries at one place of their arguments.
-NUMBERWISE = frozenset(
-    (
-        *("abs", "acos", "acosh", "add", "asin", "asinh", "atan", "atan2", "atanh", "cos", "cosh", "divide", "erf"),
-        *("exp", "exp2", "expm1", "gelu", "hypot", "log", "log10", "log1p", "log2", "logaddexp", "maximum", "minimum"),
-        *("multiply", "negative", "positive", "pow", "reciprocal", "sigmoid", "silu", "sin", "sinc", "sinh"),
-        *("softplus", "sqrt", "square", "subtract", "tan", "tanh", "where"),
-    )
-)
 _KEEPING: dict[str, Callable[..., bool]] = {
     "astype": _itself,
     "concat": _joined,

@@ -71,7 +71,6 @@ def _sweep(mode: str, passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
     if plan.mode == "reverse":
         ys, pull, aux = passes.pullback((x,))
         y = _one_output(call, ys, batch)
-        remember(call.f, inner, math.prod(y.shape[1:]))
         better = passes.choose(mode, inner, math.prod(y.shape[1:]), ys).mode
         if better == "reverse" or not passes.backend.forward_is_right(pull):
             return (_by_rows(passes, pull, x, y),), aux
@@ -87,12 +86,14 @@ def _one_array(call: Call) -> None:
 
 
 def _one_output(call: Call, ys: Any, batch: int) -> Any:
+    """The array that f has returned, which tells what the next plan of f begins with."""
     if len(ys) != 1 or not ys[0].ndim or ys[0].shape[0] != batch:
         shapes = ", ".join(str(tuple(y.shape)) for y in ys)
         raise ArgumentError(
             f"batched_jacobian: x has {batch} rows, f returned {shapes}; f must map (B, *in) to (B, *out). "
             f"Otherwise ask for jacobian"
         )
+    remember(call.f, math.prod(call.xs[0].shape[1:]), math.prod(ys[0].shape[1:]))
     return ys[0]
 
 
@@ -164,7 +165,6 @@ def _by_jets(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
         found.append(dys[0])
         start += unit.shape[0]
         step = at_once(inner, largest(x, y), passes.call.chunk_size)
-    remember(passes.call.f, inner, math.prod(y.shape[1:]))
     columns = xp.concat(found) if len(found) > 1 else found[0]
     if not (trail.apart and right(passes, trail)):
         compare(passes, x, y, columns)
@@ -179,7 +179,6 @@ def _by_tangents(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
     ys, dys, aux = passes.pushforwards((x,), (units(passes.call, x, 0, step),))
     y = _one_output(passes.call, ys, batch)
     outer = math.prod(y.shape[1:])
-    remember(passes.call.f, inner, outer)
     if step < inner:
         step = passes.at_once(inner, largest(x, y))
 

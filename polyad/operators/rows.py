@@ -13,7 +13,7 @@ from polyad.errors import RowsMixError
 from polyad.operators.call import Call
 from polyad.operators.passes import Passes
 
-__all__ = ["agree", "alone", "apart", "checked", "differs", "probe", "refused", "units", "verified"]
+__all__ = ["agree", "alone", "apart", "checked", "differs", "probe", "refused", "spread", "units", "verified"]
 
 
 def units(call: Call, x: Any, start: Any, count: int) -> Any:
@@ -52,13 +52,20 @@ def apart(passes: Passes, x: Any, f: Callable[[Any], Any] | None = None) -> bool
 # Rows that are evaluated by themselves, by the least number of rows that they stand for. Prime
 # numbers: what pairs or reshapes rows fails with them. Where values can be looked at, a product with
 # all of so few rows as 16 costs less than an evaluation of three does.
-FEW = {64: 7, 16: 3}
+MANY = 64
+FEW = {MANY: 7, 16: 3}
+
+
+def spread(n: int, few: int) -> slice:
+    """So many of n rows, at equal distances."""
+    step = n // few
+    return slice(0, few * step, step)
 
 
 def _few(call: Call, x: Any) -> int:
     """How many rows of x are evaluated by themselves; 0: none."""
     enough = [few for many, few in FEW.items() if x.shape[0] >= many]
-    return enough[0] if enough and (enough[0] == FEW[64] or not call.backend.concrete(xp.sum(x))) else 0
+    return enough[0] if enough and (enough[0] == FEW[MANY] or not call.backend.concrete(xp.sum(x))) else 0
 
 
 def alone(passes: Passes, x: Any, product: Callable[[slice, Any], Any], mode: str) -> Any:
@@ -76,8 +83,7 @@ def alone(passes: Passes, x: Any, product: Callable[[slice, Any], Any], mode: st
     if not few_rows:
         return None
     call, known = passes.call, dict(vars(passes.call))
-    step = x.shape[0] // few_rows
-    rows = slice(0, few_rows * step, step)
+    rows = spread(x.shape[0], few_rows)
     few = stop_gradient(x)[rows]
     try:
         with passes.backend.untracked():

@@ -11,7 +11,7 @@ from polyad.backends.base import Arrays, Backend, joined
 from polyad.errors import ArgumentError, LeafError, PolyadError, UnsupportedError
 from polyad.operators.call import Call
 from polyad.operators.doubt import settled
-from polyad.operators.rows import FEW
+from polyad.operators.rows import FEW, MANY, spread
 from polyad.plans import Plan
 from polyad.steps import step
 
@@ -159,12 +159,10 @@ class _Points(Call):
 
     def _few(self, chunk_size: int | None) -> Callable[[], Any] | None:
         """f at a few of the points, no more than in a chunk; None where there are not many."""
-        many, few = next(iter(FEW.items()))
-        if self.count < many:
+        if self.count < MANY:
             return None
-        few = min(few, chunk_size or few)
-        step = self.count // few
-        return lambda: self._batched(tuple(row[: few * step : step] for row in self.rows))
+        some = spread(self.count, min(FEW[MANY], chunk_size or MANY))
+        return lambda: self._batched(tuple(row[some] for row in self.rows))
 
     def _batched(self, rows: Arrays) -> tuple[Arrays, Arrays]:
         out = self.backend.batch(self.point, *((True,) if self.has_shared else ()))(*rows)
