@@ -30,7 +30,10 @@ def tracing() -> bool:
 
 def traced() -> Any:
     """The mode that writes that graph; None where there is none."""
-    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY)
+    return _mode_of(_PROXY)
+
+
+_mode_of, _PROXY = torch._C._get_dispatch_mode, torch._C._TorchDispatchModeKey.PROXY  # asked for each layer
 
 
 def _det(x: Any, /) -> Any:
