@@ -51,6 +51,7 @@ from polyad.backends.torch_namespace import inside_functorch, namespace, traced,
 from polyad.backends.torch_native import NATIVE
 from polyad.backends.torch_replay import Replay
 from polyad.backends.torch_rows import rows_apart
+from polyad.backends.torch_tanh import running
 from polyad.errors import DetachError, ImpureFunctionError
 
 __all__ = ["Torch"]
@@ -499,7 +500,11 @@ def _backward(ys: Arrays, xs: Arrays, cotangents: Arrays, retain_graph: bool, cr
     # The engine itself, as every caller of torch.autograd.grad has it in the end: 22 of 48 us
     # for the gradient of sum(tanh(x)^2) of three numbers (torch 2.13, one CPU thread, 2026-11).
     engine = torch.autograd.Variable._execution_engine
-    return engine.run_backward(ys, cotangents, retain_graph, create_graph, xs, True, accumulate_grad=False)
+    around, running.wanted = running.wanted, xs
+    try:
+        return engine.run_backward(ys, cotangents, retain_graph, create_graph, xs, True, accumulate_grad=False)
+    finally:
+        running.wanted = around
 
 
 _tracked = attrgetter("requires_grad")

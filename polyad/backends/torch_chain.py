@@ -20,10 +20,9 @@ functions of torch, which makes it right to every order.
 from typing import Any
 
 import torch
-from torch.autograd import forward_ad
 
 from polyad.backends.base import Array, Function, Riccati
-from polyad.backends.torch_namespace import inside_functorch, tracing
+from polyad.backends.torch_namespace import watched
 
 __all__ = ["chain"]
 
@@ -33,23 +32,12 @@ Three = tuple[Array, Array, Array]
 
 def chain(f: Function, riccati: Riccati, x: Array, t: Array, lap: Some) -> Three | None:
     """As Backend.chain; None where the arrays are small, or something wants to see every function of torch."""
-    if t.numel() < SMALL or _watched() or not (_plain(x, x) and _plain(t, x) and (lap is None or _plain(lap, x))):
+    if t.numel() < SMALL or watched() or not (_plain(x, x) and _plain(t, x) and (lap is None or _plain(lap, x))):
         return None
     if torch.is_grad_enabled() and (x.requires_grad or t.requires_grad or (lap is not None and lap.requires_grad)):
         result: Three = _Chain.apply(f, riccati, x, t, lap)
         return result
     return _values(f, riccati, x, t, lap)[:3]
-
-
-def _watched() -> bool:
-    """Whether a transformation, dual numbers, a mode or a compiler is around."""
-    return bool(
-        inside_functorch()
-        or forward_ad._current_level >= 0
-        or torch._C._len_torch_function_stack()
-        or torch.compiler.is_compiling()
-        or tracing()
-    )
 
 
 def _batched(*cotangents: Some) -> bool:
@@ -76,7 +64,7 @@ class _Chain(torch.autograd.Function):  # type: ignore[misc]  # torch has no typ
     @staticmethod
     def backward(ctx: Any, by_y: Some, by_dy: Some, by_lap: Some) -> Any:
         y, t, lap, p, s = ctx.saved_tensors
-        if torch.is_grad_enabled() or _watched() or _batched(by_y, by_dy, by_lap):  # p and s have no graph
+        if torch.is_grad_enabled() or watched() or _batched(by_y, by_dy, by_lap):  # p and s have no graph
             p, s = _slope(ctx.riccati, y)[1], (t * t).sum(0)
             pulled = _pulled(ctx.riccati, y, t, lap, p, s, by_y, by_dy, by_lap)
         elif _together(y) or by_lap is None:

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from array_api_compat import torch as standard
+from torch.autograd import forward_ad
 
 from polyad import compositions
 from polyad.backends.overlay import Overlay
 
-__all__ = ["inside_functorch", "namespace", "traced", "tracing"]
+__all__ = ["inside_functorch", "namespace", "traced", "tracing", "watched"]
 
 
 def inside_functorch() -> bool:
@@ -26,6 +27,18 @@ def inside_functorch() -> bool:
 def tracing() -> bool:
     """Whether every function of torch becomes a node of a graph here, and no value is known."""
     return traced() is not None
+
+
+def watched() -> bool:
+    """Whether something wants to see every function of torch: a transformation, dual numbers, a mode or a compiler."""
+    return bool(
+        inside_functorch()
+        or forward_ad._current_level >= 0
+        or torch._C._len_torch_function_stack()
+        or torch._C._len_torch_dispatch_stack()
+        or torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+    )
 
 
 def traced() -> Any:

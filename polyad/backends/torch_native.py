@@ -21,6 +21,7 @@ from torch.nn.functional import (
 
 from polyad.arrays import xp
 from polyad.backends.torch_namespace import tracing
+from polyad.backends.torch_tanh import LARGE, tanh_of_affine
 
 __all__ = ["NATIVE"]
 
@@ -62,6 +63,8 @@ def _affine(x: Any, weight: Any, bias: Any) -> Any:
 def _activated(x: Any, weight: Any, bias: Any, *, activation: Any) -> Any:
     if not x.ndim == weight.ndim == 2:
         return NotImplemented
+    if activation is xp.tanh and len(x) * len(bias) >= LARGE and (y := tanh_of_affine(x, weight, bias)) is not None:
+        return y
     y = torch.addmm(bias, x, weight)
     # Nobody else has y, and the derivative of tanh needs its value alone, so that it may take its place: the same
     # bits in 0.94 to 0.97 of the time of a gradient (5 layers, 1024 x 64 and 4096 x 128, torch 2.13, 2026-11).

@@ -11,6 +11,7 @@ from typing import Any
 
 from polyad.backends.base import Array
 from polyad.backends.torch_graph import AccumulateGrad
+from polyad.backends.torch_tanh import Node
 
 __all__ = ["rows_apart"]
 
@@ -121,6 +122,12 @@ def _addmm(node: Any, parents: Parents) -> Place | None:
     return rows if added is None else _aligned(node, (added, rows))
 
 
+def _layer(node: Any, parents: Parents) -> Place | None:
+    """The rows of the first input, the weight and the bias the same for all."""
+    rows, *others = parents
+    return None if any(others) else rows
+
+
 def _batches(node: Any, parents: Parents) -> Place | None:
     """Matrices along the first axis, each with its own."""
     return _by_first(_place(node), parents)
@@ -190,4 +197,4 @@ NAMES: dict[Rule, str] = {
     _swapped: "Transpose",
 }
 RULES = {name: rule for rule, names in NAMES.items() for name in names.split()}
-_RULE_OF: dict[type, Rule] = {}  # by the type of the node: a look at its name takes longer
+_RULE_OF: dict[type, Rule] = {Node: _layer}  # by the type of the node: a look at its name takes longer

@@ -214,11 +214,13 @@ class Call:
         return positions
 
     def _plain(self, asked: Any) -> Backend | None:
-        """The backend where types of leaves tell it, they fit together, and nothing else is said; with its xs."""
+        """The backend where types of leaves tell it, they fit together, and no other is said; with its xs."""
         leaves = [*itertools.chain(*self.leaves)]
         kinds = {*map(type, leaves)}
-        found = owner(leaves[0]) if leaves and asked is None else None
-        if found is None or (len(kinds) > 1 and any(owner(leaf) is not found for leaf in leaves)):
+        found = owner(leaves[0]) if leaves else None
+        if found is None or (asked is not None and get(asked) is not found):
+            return None
+        if len(kinds) > 1 and any(owner(leaf) is not found for leaf in leaves):
             return None
         if type(self.f) is not FunctionType and not kinds.issuperset(map(type, declared_arrays(self.f))):
             return None
