@@ -3,7 +3,7 @@
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import CellType, CodeType, FunctionType
 from typing import Any
@@ -14,6 +14,7 @@ from polyad.backends import is_array, owner
 __all__ = [
     "captured_arrays",
     "declared_arrays",
+    "flattened",
     "pinned",
     "unboxed",
 ]
@@ -28,6 +29,15 @@ def unboxed(tree: Any) -> Any:
     if not isinstance(tree, _PLAIN) and owner(tree) is None and tree is not None:
         return trees.map(lambda leaf: leaf, tree)  # asking for the owner has loaded the adapter that knows the box
     return tree
+
+
+def flattened(tree: Any, kinds: Collection[type] = ()) -> tuple[list[Any], trees.TreeSpec]:
+    """trees.flatten of the tree in plain containers, quicker for what is an array itself, as one of these types is."""
+    if type(tree) in kinds:
+        return [tree], trees.LEAF
+    if type(tree) is dict:
+        return trees.flatten(tree)
+    return ([tree], trees.LEAF) if owner(tree) is not None else trees.flatten(unboxed(tree))
 
 
 def declared_arrays(f: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import threading
 import traceback
 import warnings
@@ -13,7 +14,7 @@ from polyad import trees
 from polyad.arrays import single_owner
 from polyad.backends import Scope, carried, compiling, current, get, is_array, is_host, owner, use_backend
 from polyad.backends.base import Arrays, Backend
-from polyad.captures import captured_arrays, declared_arrays, unboxed
+from polyad.captures import captured_arrays, declared_arrays, flattened
 from polyad.environment import PLAIN, Environment, Same, plain
 from polyad.errors import ArgumentError, MixedArraysError, PolyadWarning, UnsupportedError
 from polyad.nested import policy
@@ -58,28 +59,34 @@ class Compiled:
         self._lock = threading.RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        leaves, spec = trees.flatten((tuple([unboxed(arg) for arg in args]), kwargs))
+        leaves, specs = [], []
+        for arg in (*args, kwargs) if kwargs else args:
+            some, spec = flattened(arg)
+            leaves += some
+            specs.append(spec)
         owners = [owner(leaf) for leaf in leaves]
         backend = self._backend(leaves, owners)
         if not backend.compiles:
             with use_backend(backend):
                 return self.f(*args, **kwargs)
-        xs, static, objects, places = [], [], [], []
-        for i, leaf in enumerate(leaves):
-            if owners[i] is not None or is_host(leaf):
-                xs.append(leaf if owners[i] is not None else backend.asarray(leaf))
-                places.append(i)
-            elif type(leaf) in PLAIN:
-                static.append(plain(leaf))
-            else:
-                static.append(Same(leaf))
-                objects.append(leaf)
+        xs, places, static, objects = leaves, [*range(len(leaves))], [], []
+        if None in owners:
+            xs, places = [], []
+            for i, leaf in enumerate(leaves):
+                if owners[i] is not None or is_host(leaf):
+                    xs.append(leaf if owners[i] is not None else backend.asarray(leaf))
+                    places.append(i)
+                elif type(leaf) in PLAIN:
+                    static.append(plain(leaf))
+                else:
+                    static.append(Same(leaf))
+                    objects.append(leaf)
         environment, arrays = self._environment(tuple(objects), backend)
-        shapes = tuple([backend.signature(x) for x in (*xs, *arrays)])
-        key = (spec, tuple(places), tuple(static), shapes, environment.number, policy(), backend)
+        shapes = tuple(map(backend.signature, (*xs, *arrays)))
+        key = tuple(specs), len(args), tuple(places), tuple(static), shapes, environment.number, policy(), backend
         program = self._programs.get(key)
         if program is None:
-            program = self._program(key, leaves, places, environment)
+            program = self._program(key, leaves, environment)
         return program(xs, arrays)
 
     def _backend(self, leaves: list[Any], owners: list[Backend | None]) -> Backend:
@@ -121,15 +128,15 @@ class Compiled:
             arrays = tuple([slot.value for slot in known.moving])
         return known, arrays
 
-    def _program(self, key: Any, leaves: list[Any], places: list[int], environment: Environment) -> "_Program":
+    def _program(self, key: Any, leaves: list[Any], environment: Environment) -> "_Program":
         with self._lock:
             if key not in self._programs:
                 self._count(key)
-                self._programs[key] = _Program(self, key, leaves, places, environment)
+                self._programs[key] = _Program(self, key, leaves, environment)
             return self._programs[key]
 
     def _count(self, key: Any) -> None:
-        same = (key[0], key[3])
+        same = (key[0], key[4])
         self._made[same] = self._made.get(same, 0) + 1
         if self._made[same] == MANY:
             warnings.warn(
@@ -144,25 +151,30 @@ class Compiled:
 class _Program:
     """f for one structure, shapes and constants: a program of arrays, and the tree that it gives."""
 
-    def __init__(self, of: Compiled, key: Any, leaves: list[Any], places: list[int], environment: Environment) -> None:
-        self.f, self.spec, self.backend = of.f, key[0], key[-1]
-        self.leaves = [None if i in places else leaf for i, leaf in enumerate(leaves)]
-        self.places, self.environment, self.scope = places, environment, Scope()
+    def __init__(self, of: Compiled, key: Any, leaves: list[Any], environment: Environment) -> None:
+        self.f, self.backend, self.environment, self.scope = of.f, key[-1], environment, Scope()
+        self.specs, self.n, self.places = key[:3]
+        self.leaves = [None if i in self.places else leaf for i, leaf in enumerate(leaves)]
         self.fast = self.backend.compile(self.flat, environment.arrays)
 
     def __call__(self, xs: list[Any], arrays: Arrays) -> Any:
         try:
-            ys = iter(self.fast(*xs, *arrays))
+            ys = self.fast(*xs, *arrays)
         except self.backend.value_errors as error:
             raise UnsupportedError(_looked(self.f, error)) from error
-        return trees.unflatten(self.out_spec, [next(ys) if leaf is None else leaf[0] for leaf in self.outputs])
+        if len(ys) < len(self.outputs):
+            rest = iter(ys)
+            ys = [next(rest) if leaf is None else leaf[0] for leaf in self.outputs]
+        return trees.unflatten(self.out_spec, ys)
 
     def flat(self, *xs: Any) -> Arrays:
         """f on arrays; what it returns besides arrays is kept here."""
         leaves = list(self.leaves)
         for i, x in zip(self.places, xs, strict=True):
             leaves[i] = x
-        args, kwargs = trees.unflatten(self.spec, leaves)
+        rest = iter(leaves)
+        args = [trees.unflatten(spec, [*itertools.islice(rest, spec.num_leaves)]) for spec in self.specs]
+        kwargs = args.pop() if len(args) > self.n else {}
         before = self.environment.arrays()
         try:
             with use_backend(self.backend), compiling(self.scope):

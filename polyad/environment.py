@@ -139,12 +139,12 @@ class Environment:
             for i, root in enumerate(roots):
                 walk.visit(getattr(root, "__name__", f"args[{i}]"), _Settled(root), None)
         self.fixed, self.moving = walk.fixed, walk.moving
-        # A plain list of what can change at all: this is read at each call.
-        self._reads = [(slot.read, slot.value) for slot in self.fixed if not slot.settled]
+        # What can change at all, since this is read at each call.
+        self._reads = _Reads([slot for slot in self.fixed if not slot.settled])
         self._sizes = [(slot.value, len(slot.copy)) for slot in self.fixed if type(slot.value) is list]
         self._keys = [(slot.value, slot.copy.keys()) for slot in self.fixed if type(slot.value) is dict]
         self._entries = [slot for slot in self.fixed if is_host(slot.value)]
-        self._arrays = [slot.read for slot in self.moving]
+        self._arrays = _Reads(self.moving)
         first: dict[int, int] = {}
         self.shared = [first.setdefault(id(slot.value), i) for i, slot in enumerate(self.moving)]
         self.repeated = [(i, j) for i, j in enumerate(self.shared) if i != j]
@@ -153,10 +153,11 @@ class Environment:
     def arrays(self) -> tuple[Any, ...] | None:
         """The arrays as they are now; None where something else is not as it was."""
         try:
-            for read, known in self._reads:
-                now = read()
-                if now is not known and not _equal(now, known):
-                    return None
+            found = self._reads()
+            if not all(map(operator.is_, found, self._reads.known)):
+                for now, known in zip(found, self._reads.known, strict=True):
+                    if now is not known and not _equal(now, known):
+                        return None
             for entries, size in self._sizes:
                 if len(entries) != size:
                     return None
@@ -166,7 +167,7 @@ class Environment:
             for slot in self._entries:
                 if not slot.is_same():
                     return None
-            arrays = tuple([read() for read in self._arrays])
+            arrays = tuple(self._arrays.in_order())
         except (AttributeError, LookupError, ValueError):  # a name that is not there any more
             return None
         if any(arrays[i] is not arrays[j] for i, j in self.repeated):
@@ -193,6 +194,55 @@ class Environment:
                 f"Compiled, it would do so when it is compiled and never again; everything is as it was before. "
                 f"Return the new value, and assign it outside"
             )
+
+
+class _Reads:
+    """Reads many slots at once: of what stands in the same dict in one go.
+
+    known  their values, in the order in which they are read
+    """
+
+    def __init__(self, slots: list[Slot]) -> None:
+        by_dict: dict[int, list[int]] = {}
+        self._others: list[Read] = []
+        places = []
+        for i, slot in enumerate(slots):
+            if (held := _entry(slot.read)) is None:
+                self._others.append(slot.read)
+                places.append(i)
+            else:
+                by_dict.setdefault(id(held[0]), []).append(i)
+        self._dicts: list[tuple[Callable[[Any], tuple[Any, ...]], Any]] = []
+        order: list[int] = []
+        for some in by_dict.values():
+            entries = [slots[i].read.args for i in some]  # type: ignore[attr-defined]
+            keys = [key for _, key in entries]
+            keys, some = (keys, some) if len(keys) > 1 else (2 * keys, 2 * some)  # of one it would be no tuple
+            self._dicts.append((operator.itemgetter(*keys), entries[0][0]))
+            order += some
+        order += places
+        self.known = [slots[i].value for i in order]
+        self._back = [order.index(i) for i in range(len(slots))]
+
+    def __call__(self) -> list[Any]:
+        found: list[Any] = []
+        for getter, held in self._dicts:
+            found += getter(held)
+        for read in self._others:
+            found.append(read())
+        return found
+
+    def in_order(self) -> list[Any]:
+        """The values of the slots, in their order."""
+        found = self()
+        return [found[i] for i in self._back]
+
+
+def _entry(read: Read) -> Any:
+    """(dict, key) of what reads an entry of a dict; else None."""
+    if not isinstance(read, functools.partial) or read.func is not operator.getitem:
+        return None
+    return read.args if type(read.args[0]) is dict else None
 
 
 def _is_same(slot: Slot) -> bool:
@@ -293,9 +343,9 @@ class _Walk:
     def of_attributes(self, name: str, x: Any, all_of_them: bool = False) -> Iterator[Part]:
         """Of an object of a library everything, but for what a net keeps to itself; else what code names."""
         known, hidden = vars(x), _open(x)
-        if not isinstance(x, ModuleType):
-            self.fixed.append(Slot(f"an attribute of {name}", _Settled(known), None, known, True))
         described = _is_description(type(x))
+        if not (described or isinstance(x, ModuleType)):
+            self.fixed.append(Slot(f"an attribute of {name}", _Settled(known), None, known, True))
         for key in tuple(known):
             if described and not callable(known[key]) and not isinstance(known[key], list | dict):
                 yield f"{name}.{key}", _Settled(known[key]), None

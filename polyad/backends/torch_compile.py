@@ -21,6 +21,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -95,8 +96,14 @@ def _transformed(args: Arrays) -> bool:
         or _watched()
         or torch._C._len_torch_dispatch_stack()
         or torch.compiler.is_compiling()
-        or any(type(x) not in (torch.Tensor, torch.nn.Parameter) or x.layout is not torch.strided for x in args)
+        or not _TENSORS.issuperset(map(type, args))
+        or not _STRIDED.issuperset(map(_layout, args))
     )
+
+
+_TENSORS = frozenset((torch.Tensor, torch.nn.Parameter))
+_STRIDED = frozenset((torch.strided,))
+_layout = attrgetter("layout")
 
 
 def _watched() -> bool:
@@ -111,11 +118,9 @@ def _surroundings() -> Any:
     return (
         torch.is_grad_enabled() and not torch.is_inference_mode_enabled(),
         torch.get_default_dtype(),
-        torch.get_default_device(),
-        torch.is_autocast_enabled("cpu"),
-        torch.is_autocast_enabled("cuda"),
-        torch.get_autocast_dtype("cpu"),
-        torch.get_autocast_dtype("cuda"),
+        torch.get_default_device() if torch._C._len_torch_function_stack() else None,  # a mode sets another one
+        torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu"),
+        torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
     )
 
 
@@ -294,7 +299,10 @@ class _Traced:
             with torch.no_grad():
                 return tuple(program(*args, *constants))
 
-        return run
+        def of_constants(*args: Array) -> Arrays:
+            return tuple(program(*args, *constants))
+
+        return run if any(x.requires_grad for x in self.examples) else of_constants
 
 
 @contextlib.contextmanager

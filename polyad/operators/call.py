@@ -10,7 +10,7 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from types import FunctionType
 from typing import Any
@@ -21,7 +21,7 @@ from polyad import trees
 from polyad.arrays import describe, dtype_name, floating, is_floating, number_kind, single_owner
 from polyad.backends import Evaluation, carried, current, get, is_array, is_host, owner
 from polyad.backends.base import Arrays, Backend
-from polyad.captures import captured_arrays, declared_arrays, unboxed
+from polyad.captures import captured_arrays, declared_arrays, flattened
 from polyad.errors import ArgumentError, DTypeError, LeafError, MixedArraysError
 
 __all__ = ["Call", "KeepValue"]
@@ -72,7 +72,7 @@ class Call:
         self.leaves: list[list[Any]] = []
         self.specs: list[Any] = []
         for arg in args:
-            leaves, spec = _flat(arg)
+            leaves, spec = flattened(arg)
             self.leaves.append(leaves)
             self.specs.append(spec)
         self.kinds: set[type] = set()  # the types of the leaves, where they tell the backend; else none
@@ -97,7 +97,7 @@ class Call:
         with Evaluation(jets or self.backend, self._known) as backend:
             out = self.f(*self._rebuilt(xs), **self.kwargs)
             y, aux = self._split(out) if self._pairs else (out, None)
-            leaves, self.out_spec = _flat(y, self.kinds)
+            leaves, self.out_spec = flattened(y, self.kinds)
             for i, leaf in enumerate(leaves):
                 known = type(leaf) in self.kinds or owner(leaf) in (self.backend, jets or self.backend)
                 if not (known and floating(leaf.dtype)):
@@ -364,15 +364,6 @@ class Call:
         ):
             return parameters[i].name
         return f"args[{i}]"
-
-
-def _flat(tree: Any, kinds: Collection[type] = ()) -> tuple[list[Any], Any]:
-    """trees.flatten, quicker for what is an array itself, as one of these types is."""
-    if type(tree) in kinds:
-        return [tree], trees.LEAF
-    if type(tree) is dict:
-        return trees.flatten(tree)
-    return ([tree], trees.LEAF) if owner(tree) is not None else trees.flatten(unboxed(tree))
 
 
 def _whole(operator: str, chunk_size: Any) -> int:
