@@ -11,7 +11,7 @@ import argparse
 import os
 
 from polyad_benchmarks.measure import medians
-from polyad_benchmarks.threads import ENVIRONMENT
+from polyad_benchmarks.surroundings import ENVIRONMENT
 
 os.environ.update(ENVIRONMENT)
 

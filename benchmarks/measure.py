@@ -20,7 +20,6 @@ __all__ = [
     "finals",
     "geometric_mean",
     "heats",
-    "holding",
     "interleaved",
     "medians",
     "ratio",
@@ -81,21 +80,6 @@ def seconds(call: Callable[[], Any], repeats: int = 1, clock: Clock = time.proce
     for _ in range(repeats):
         call()
     return (clock() - start) / repeats
-
-
-def holding(call: Callable[[], Any]) -> Callable[[], None]:
-    """The call, whose result lives until that of the next one is there, as under a name in a training loop.
-
-    Else an allocator may give its memory back to the system each time and ask for it again, from a call that returns
-    new arrays and not from one that writes to arrays of its own.
-    """
-    held: Any = None
-
-    def again() -> None:
-        nonlocal held
-        held = call()
-
-    return again
 
 
 def interleaved(

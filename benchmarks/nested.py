@@ -27,7 +27,7 @@ import time
 
 from polyad_benchmarks.measure import medians
 from polyad_benchmarks.memory import resident
-from polyad_benchmarks.threads import ENVIRONMENT
+from polyad_benchmarks.surroundings import ENVIRONMENT
 
 os.environ.update(ENVIRONMENT)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .measure import UNKNOWN, Ratio, Spread, Times, finals, heats, holding, interleaved, ratio, repeated, spread
+from .measure import UNKNOWN, Ratio, Spread, Times, finals, heats, interleaved, ratio, repeated, spread
 from .ways import Absent
 from .workload import Workload
 
@@ -111,19 +111,18 @@ def measured(workload: Workload, rounds: int = 41, *, memory: bool = True) -> Ro
         return dataclasses.replace(empty, problems=(f"polyad: {_short(error)}",))
     calls, tags, problems, absent = _agreeing(workload, expected)
     calls = {POLYAD: ours, **calls}
-    timed = {name: holding(call) for name, call in calls.items()}
     usual = [name for name, tag in tags.items() if tag in ("usual", "library")]
     general = [name for name, tag in tags.items() if tag != "formula"]
-    repeats = repeated(timed)
-    first, second = heats(timed, POLYAD, (list(tags), general), rounds // 2, workload.budget / 3, repeats)
+    repeats = repeated(calls)
+    first, second = heats(calls, POLYAD, (list(tags), general), rounds // 2, workload.budget / 3, repeats)
     forward = workload.forward()
     forward()
     unit = spread(interleaved({"": forward}, max(5, rounds // 4), repeats={"": 5})[""]).median
 
     best, any_network, often = (_fastest(names, first, second) for names in (list(tags), general, usual))
-    chosen = {name: timed[name] for name in (POLYAD, best, any_network, often) if name in second}
+    chosen = {name: calls[name] for name in (POLYAD, best, any_network, often) if name in second}
     if any_network in chosen:
-        chosen[AGAIN] = holding(workload.ways()[any_network][1]())
+        chosen[AGAIN] = workload.ways()[any_network][1]()
         chosen[AGAIN](), chosen[AGAIN]()
         repeats[AGAIN] = repeats[any_network]
     pairs = [(POLYAD, name) for name in (best, any_network) if name in chosen]

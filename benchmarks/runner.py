@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from .row import Row
-from .threads import ENVIRONMENT
+from .surroundings import ENVIRONMENT
 from .workload import WORKLOADS, Workload
 
 __all__ = ["run"]

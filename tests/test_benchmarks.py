@@ -4,7 +4,6 @@ import dataclasses
 import importlib.util
 import json
 import math
-import weakref
 
 import numpy as np
 import pytest
@@ -242,22 +241,6 @@ def test_all_candidates_run_in_each_round_and_warm_rounds_do_not_count():
     rounds = [tuple(ran[i : i + 2]) for i in range(0, 16, 2)]
     assert len(rounds) == 8
     assert set(rounds) == {("a", "b"), ("b", "a")}
-
-
-def test_the_last_result_of_a_call_lives_until_the_next_one_is_there():
-    made, alive = [], []
-
-    def call():
-        alive.append([ref() is not None for ref in made])
-        result = np.ones(3)
-        made.append(weakref.ref(result))
-        return result
-
-    timed = measure.holding(call)
-    for _ in range(3):
-        assert timed() is None
-    assert alive == [[], [True], [False, True]]
-    assert [ref() is not None for ref in made] == [False, False, True]
 
 
 def test_what_is_far_behind_takes_no_part_in_the_second_rounds(soon):
