@@ -121,6 +121,8 @@ def test_chunks_on_jax_hold_so_many_directions_at_most(mode):
 def test_by_default_the_memory_of_a_sweep_is_bounded():
     assert at_once(1000, 1) == MOST_DIRECTIONS
     assert at_once(10, 1) == 10
+    assert at_once(MOST_DIRECTIONS * 3 // 2, 1) == MOST_DIRECTIONS * 3 // 2  # a rest of half a sweep goes along
+    assert at_once(MOST_DIRECTIONS * 3 // 2 + 1, 1) == MOST_DIRECTIONS
     assert at_once(1000, MOST_ENTRIES // 4) == 4
     assert at_once(1000, 10 * MOST_ENTRIES) == 1
     assert at_once(1000, MOST_ENTRIES, chunk_size=500) == 500
@@ -150,7 +152,7 @@ def test_a_jacobian_that_no_memory_holds_is_refused_before_it_is_made(backend, n
     ("name", "inputs"),
     [
         ("gradient", {"a": np.ones(2), "b": np.ones(2)}),  # a sweep for each leaf
-        ("gradient", np.ones(MOST_DIRECTIONS + 1)),  # and for each chunk
+        ("gradient", np.ones(2 * MOST_DIRECTIONS)),  # and for each chunk
         ("jacobian", {"a": np.ones(2), "b": np.ones(2)}),
         ("laplacian", np.ones((1, 2 * MOST_DIRECTIONS))),
     ],
