@@ -93,19 +93,19 @@ def _copied(cell: CellType) -> CellType:
 def _reachable(x: Any, depth: int) -> Iterator[Any]:
     if depth < 0:
         return
-    if is_array(x):
-        yield x
+    if inspect.isfunction(x):  # first, since the owner of what is no array is looked for each time
+        for part in itertools.chain(_cells(x), _globals(x), x.__defaults__ or ()):
+            yield from _reachable(part, depth - 1)
     elif hasattr(type(x), "declared_arrays"):
         yield from declared_arrays(x)
+    elif is_array(x):
+        yield x
     elif isinstance(x, functools.partial):
         for part in (x.func, *x.args, *x.keywords.values()):
             yield from _reachable(part, depth - 1)
     elif inspect.ismethod(x):
         yield from _reachable(x.__func__, depth - 1)
         yield from _reachable(getattr(x.__self__, "__dict__", None), depth - 1)
-    elif inspect.isfunction(x):
-        for part in itertools.chain(_cells(x), _globals(x), x.__defaults__ or ()):
-            yield from _reachable(part, depth - 1)
     elif callable(x) and not isinstance(x, type) and not inspect.isbuiltin(x):
         yield from _reachable(getattr(x, "__dict__", None), depth - 1)
     elif isinstance(x, dict | list | tuple) and len(x) <= _ENTRIES:

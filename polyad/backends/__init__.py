@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -427,11 +427,11 @@ def _find_owner(x: Any) -> Backend | None:
     return None
 
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), list, tuple, dict)
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), list, tuple, dict, type, FunctionType, ModuleType)
 
 
 def _may_be_claimed_later(kind: type) -> bool:
-    return kind not in _PLAIN
+    return kind not in _PLAIN and not kind.__module__.startswith(("polyad.arrays", "polyad.layers."))
 
 
 class _Callable(ModuleType):
