@@ -318,7 +318,7 @@ def _silent() -> Iterator[None]:
 
 def _functional(graph: GraphModule, args: Arrays) -> GraphModule:
     """The graph without functions that write, some of which fake tensors let pass and others refuse."""
-    function = torch.func.functionalize(graph, remove="mutations_and_views")
+    function = torch.func.functionalize(graph, remove="mutations")
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
     with torch.no_grad(), fakes:
         pure: GraphModule = make_fx(function)(*(fakes.from_tensor(x.detach()) for x in args))
