@@ -39,6 +39,8 @@ def tanh_of_affine(x: Array, weight: Array, bias: Array) -> Array | None:
     args = x, weight, bias
     if not (all(map(_plain, args)) and weight.shape == (x.shape[1], len(bias)) and bias.ndim == 1):
         return None
+    if 1 in (len(x), len(bias)):  # a product with a vector, for which the kernel takes up to seven times as long
+        return None
     if watched() or torch.is_autocast_enabled("cpu") or not (torch._C._get_mkldnn_enabled() and _works()):
         return None
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad or bias.requires_grad):
