@@ -374,3 +374,53 @@ def test_columns_by_jets_of_several_arguments_with_aux_in_chunks(torch, monkeypa
         assert difference(only, np.exp(0.7) * WIDE[1]) < 1e-14
         assert difference(aux["sum"], X[:, 0].sum()) < 1e-14
     assert not pushed
+
+
+def pushes_of_autograd(monkeypatch):
+    """Whether autograd's own forward mode ran, one entry for each direction."""
+    pytest.importorskip("autograd")
+    from polyad.backends.autograd import Autograd
+
+    pushed, own = [], Autograd.pushforward
+    monkeypatch.setattr(Autograd, "pushforward", lambda *args: pushed.append(1) or own(*args))
+    return pushed
+
+
+@pytest.mark.parametrize("policy", ["auto", "taped", "recompute", "forward_over_reverse"])
+def test_columns_of_a_whole_jacobian_on_autograd_go_by_jets(policy, monkeypatch):
+    """y = tanh((x - mean of its rows) w), as on torch; autograd has one direction in a pass."""
+    pushed = pushes_of_autograd(monkeypatch)
+
+    def f(x, w):
+        return xp.tanh((x - xp.mean(x, axis=0)) @ w), xp.sum(xp.sin(x))
+
+    def moments(x, w, mode):
+        J, _ = polyad.jacobian(f, x, w, mode=mode)
+        return xp.sum(J**2) + xp.sum(J[1, 2] ** 3)
+
+    with polyad.use_backend("autograd"), nested_switching(policy):
+        J, line = polyad.jacobian(f, X, WIDE)
+        assert policy not in ("auto", "taped") or not pushed
+        slope = 1 - np.tanh((X - X.mean(0)) @ WIDE) ** 2
+        expected = slope[:, :, None, None] * WIDE.T[None, :, None, :] * (np.eye(5) - 0.2)[:, None, :, None]
+        assert difference(J, expected) < 1e-14
+        assert difference(line, np.cos(X)) < 1e-14
+        assert str(explain(polyad.jacobian, f, X, WIDE)).startswith("jacobian on autograd: forward, 15 sweeps")
+        found = gradient(moments, X, WIDE, "auto", argnums=(0, 1))
+        reverse = gradient(moments, X, WIDE, "reverse", argnums=(0, 1))
+    for a, b in zip(found, reverse, strict=True):
+        assert np.abs(b).max() > 1
+        assert difference(a, b) < 1e-12
+
+
+@pytest.mark.parametrize("operator", [polyad.jacobian, polyad.batched_jacobian])
+def test_a_rule_of_its_own_in_autograd_is_kept(operator, monkeypatch):
+    """y = round(x) x forward, slope 5 x backward, which jets do not see: they go through what NumPy does."""
+    extend = pytest.importorskip("autograd.extend")
+    rounded = extend.primitive(lambda x: np.round(x) * x)
+    extend.defvjp(rounded, lambda y, x: lambda g: 5 * g * x)
+    slope = 5 * X[:, None, :] * WIDE.T[None]
+    expected = slope if operator is polyad.batched_jacobian else slope[:, :, None, :] * np.eye(5)[:, None, :, None]
+    with polyad.use_backend("autograd"):
+        for mode in ("auto", "forward"):
+            assert difference(operator(lambda x: rounded(x) @ WIDE, X, mode=mode), expected) < 1e-13

@@ -1,5 +1,6 @@
 """HIPS autograd: NumPy code, reverse and forward mode."""
 
+import functools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -55,6 +56,7 @@ class Autograd(Backend):
 
     name = "autograd"
     host = True
+    pushed_by_jets = True
     strategies = ("taped", "recompute", "forward_over_reverse")
 
     @property
@@ -158,9 +160,16 @@ def _lending(f: Function, boxes: Arrays, n: int) -> Function:
                 running[0] = False
                 for box, (value, number, node) in zip(boxes, owned, strict=True):
                     box._value, box._trace, box._node = value, number, node
-        return trees.map(lambda y: y._value if isbox(y) and y._trace == trace else y, out)
+        return trees.map(functools.partial(_taken_out, trace), out)
 
     return closed
+
+
+def _taken_out(trace: int, y: Any) -> Any:
+    """y, or the array in a box of this trace; a jet has them as its parts."""
+    if isbox(y):
+        return y._value if y._trace == trace else y
+    return y._mapped(functools.partial(_taken_out, trace)) if hasattr(type(y), "_jet_level") else y
 
 
 def _own(x: Any) -> Any:

@@ -1,5 +1,6 @@
 """The array object: a value and the derivative parts of it."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -47,6 +48,11 @@ class Jet:
         """Shape (k, *primal.shape), or None."""
         t, shape = self.compact, self.shape
         return t if t is None or tuple(t.shape[1:]) == shape else xp.broadcast_to(t, (t.shape[0], *shape))
+
+    def _mapped(self, f: Callable[[Any], Any]) -> "Jet":
+        """The jet of f of each of its parts."""
+        parts = [None if part is None else f(part) for part in (self.primal, self.compact, *self.plain)]
+        return Jet(self._jet_level, parts[0], parts[1], tuple(parts[2:]))
 
     # What every array has.
 

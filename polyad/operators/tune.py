@@ -188,8 +188,9 @@ class _Search:
         return found
 
     def _at_once(self, mode: str | None, n: int) -> Sequence[int | None]:
-        kind, name = type(self.problem.backend), "pushforwards" if mode == "forward" else "pullbacks"
-        batches = getattr(kind, name) is not getattr(Backend, name)
+        backend, name = self.problem.backend, "pushforwards" if mode == "forward" else "pullbacks"
+        batches = getattr(type(backend), name) is not getattr(Backend, name)
+        batches = batches or (mode == "forward" and backend.pushed_by_jets)
         if n < 2 or not batches or self.problem.options.get("chunk_size"):
             return (None,)
         return (0, 1, FEW) if n > MANY else (0, 1)
