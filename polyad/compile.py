@@ -87,6 +87,7 @@ class Compiled:
         program = self._programs.get(key)
         if program is None:
             program = self._program(key, leaves, environment)
+        program.environment = environment  # one with the same key, whose containers may be other ones
         return program(xs, arrays)
 
     def _backend(self, leaves: list[Any], owners: list[Backend | None]) -> Backend:
@@ -155,7 +156,7 @@ class _Program:
         self.f, self.backend, self.environment, self.scope = of.f, key[-1], environment, Scope()
         self.specs, self.n, self.places = key[:3]
         self.leaves = [None if i in self.places else leaf for i, leaf in enumerate(leaves)]
-        self.fast = self.backend.compile(self.flat, environment.arrays)
+        self.fast = self.backend.compile(self.flat, lambda: self.environment.arrays())
 
     def __call__(self, xs: list[Any], arrays: Arrays) -> Any:
         try:

@@ -10,6 +10,7 @@ import functools
 import inspect
 import operator
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -28,6 +29,8 @@ PLAIN = (bool, int, float, complex, str, bytes, type(None))
 Read = Callable[[], Any]
 Write = Callable[[Any], Any] | None
 Part = tuple[str, Read, Write]
+
+_UNORDERED = (set, bytearray)  # containers whose entries have no places of their own
 
 _ENTRIES = 256  # a longer container without arrays is data
 
@@ -71,24 +74,31 @@ class Slot:
     def __init__(self, name: str, read: Read, write: Write, value: Any, settled: bool) -> None:
         self.settled = settled  # nothing else can stand there
         self.name, self.read, self.write, self.value = name, read, write, value
-        self.copy: Any = value.copy() if is_host(value) or type(value) in (list, dict) else None
+        self.copy: Any = None
+        if is_host(value) or isinstance(value, _UNORDERED):
+            self.copy = value.copy()
+        elif isinstance(value, dict | list | deque):
+            self.copy = dict(value) if isinstance(value, dict) else [*value]
 
     def is_same(self) -> bool:
         """Whether it has that value still."""
         now, known = self.read(), self.value
         if is_host(known):
             return now is known and np.array_equal(now, self.copy, equal_nan=now.dtype.kind in "fc")
-        if type(known) is dict:
+        if isinstance(known, dict):
             return now is known and now.keys() == self.copy.keys()
-        if type(known) is list:
+        if isinstance(known, list | deque):
             return now is known and len(now) == len(self.copy)
+        if isinstance(known, _UNORDERED):
+            return now is known and now == self.copy
         return now is known or _equal(now, known)
 
     def restore(self) -> None:
         """Make it have that value again, as far as it can be written."""
-        if type(self.value) is list:
-            self.value[:] = self.copy
-        elif type(self.value) is dict:
+        if isinstance(self.value, list | deque | bytearray):
+            self.value.clear()
+            self.value.extend(self.copy)
+        elif isinstance(self.value, dict | set):
             self.value.clear()
             self.value.update(self.copy)
         elif is_host(self.value) and self.value.ndim and self.value.flags.writeable:
@@ -103,8 +113,10 @@ class Slot:
             return value.shape, value.dtype, value.tobytes()
         if type(value) in PLAIN:
             return plain(value)
-        if isinstance(value, dict | list | tuple):
+        if isinstance(value, dict | list | tuple | deque):
             return type(value), tuple(value) if isinstance(value, dict) else len(value)
+        if isinstance(value, _UNORDERED):
+            return type(value), frozenset(value) if isinstance(value, set) else bytes(value)
         if isinstance(value, FunctionType):
             return Same(value.__code__)  # what it closes over has slots of its own
         return type(value) if _open(value) else Same(value)
@@ -141,14 +153,16 @@ class Environment:
         self.fixed, self.moving = walk.fixed, walk.moving
         # What can change at all, since this is read at each call.
         self._reads = _Reads([slot for slot in self.fixed if not slot.settled])
-        self._sizes = [(slot.value, len(slot.copy)) for slot in self.fixed if type(slot.value) is list]
-        self._keys = [(slot.value, slot.copy.keys()) for slot in self.fixed if type(slot.value) is dict]
-        self._entries = [slot for slot in self.fixed if is_host(slot.value)]
+        self._sizes = [(slot.value, len(slot.copy)) for slot in self.fixed if isinstance(slot.value, list | deque)]
+        self._keys = [(slot.value, [*slot.copy]) for slot in self.fixed if isinstance(slot.value, dict)]
+        self._entries = [slot for slot in self.fixed if is_host(slot.value) or isinstance(slot.value, _UNORDERED)]
         self._arrays = _Reads(self.moving)
         first: dict[int, int] = {}
         self.shared = [first.setdefault(id(slot.value), i) for i, slot in enumerate(self.moving)]
         self.repeated = [(i, j) for i, j in enumerate(self.shared) if i != j]
-        self.key = (tuple(slot.key() for slot in self.fixed), tuple(self.shared))
+        # With the places of the arrays: (2.0, array) is not (array, 2.0).
+        places = tuple([(slot.name, place) for slot, place in zip(self.moving, walk.places, strict=True)])
+        self.key = (tuple([(slot.name, slot.key()) for slot in self.fixed]), places, tuple(self.shared))
 
     def arrays(self) -> tuple[Any, ...] | None:
         """The arrays as they are now; None where something else is not as it was."""
@@ -162,7 +176,7 @@ class Environment:
                 if len(entries) != size:
                     return None
             for mapping, keys in self._keys:
-                if mapping.keys() != keys:
+                if [*mapping] != keys:  # in another order f may do something else too
                     return None
             for slot in self._entries:
                 if not slot.is_same():
@@ -262,6 +276,7 @@ class _Walk:
     def start(self) -> None:
         self.fixed: list[Slot] = []
         self.moving: list[Slot] = []
+        self.places: list[int] = []  # of each that moves, how many fixed ones come before it
         self.seen: dict[int, Any] = {}
         self.read: set[tuple[int, str]] = set()
 
@@ -273,6 +288,7 @@ class _Walk:
             return
         if owner(value) is self.backend:
             self.moving.append(Slot(name, read, write, value, False))
+            self.places.append(len(self.fixed))
             return
         self.fixed.append(Slot(name, read, write, value, isinstance(read, _Settled)))
         if type(value) in PLAIN or is_array(value) or id(value) in self.seen:
@@ -294,7 +310,7 @@ class _Walk:
             if len(x) <= _ENTRIES or any(map(is_array, x.values())):
                 for key in tuple(x):
                     yield f"{name}[{key!r}]", functools.partial(operator.getitem, x, key), _setter(x, key)
-        elif isinstance(x, list | tuple):
+        elif isinstance(x, list | tuple | deque):
             if len(x) <= _ENTRIES or any(map(is_array, x)):
                 for i in range(len(x)):
                     if isinstance(x, tuple):
@@ -329,7 +345,7 @@ class _Walk:
     def of_object(self, name: str, x: Any) -> Iterator[Part]:
         if hasattr(x, "__wrapped__"):
             yield name, functools.partial(getattr, x, "__wrapped__"), None
-        if type(x).__module__.partition(".")[0] == "polyad" and not _open(x):
+        if str(type(x).__module__).partition(".")[0] == "polyad" and not _open(x):
             return
         kinds = [kind for kind in type(x).__mro__ if kind is not object]
         own = [kind for kind in kinds if not _is_library(kind.__module__)]
@@ -372,7 +388,7 @@ def _open(x: Any) -> bool:
 
 def _is_description(kind: type) -> bool:
     """Whether it is a layer of polyad itself, whose sizes and rates nobody changes."""
-    return kind.__module__.startswith("polyad.layers.")
+    return str(kind.__module__).startswith("polyad.layers.")
 
 
 def _setter(container: Any, key: Any) -> Callable[[Any], None]:
@@ -390,7 +406,7 @@ def _names(code: CodeType) -> Iterator[str]:
 @functools.cache
 def _is_library(module: str | None) -> bool:
     """Whether variables of this module are taken for constants: of polyad, Python, and installed packages."""
-    top = (module or "builtins").partition(".")[0]
+    top = str(module or "builtins").partition(".")[0]
     if top in ("polyad", "builtins") or top in sys.stdlib_module_names - {"__main__"}:
         return True
     file = getattr(sys.modules.get(top), "__file__", None) or ""

@@ -126,6 +126,7 @@ def test_by_default_the_memory_of_a_sweep_is_bounded():
     assert at_once(1000, MOST_ENTRIES // 4) == 4
     assert at_once(1000, 10 * MOST_ENTRIES) == 1
     assert at_once(1000, MOST_ENTRIES, chunk_size=500) == 500
+    assert at_once(0, 1) == at_once(0, 1, chunk_size=500) == 1
 
 
 @pytest.mark.parametrize("size", [0, -3, 2.5, True, "all"])

@@ -1,5 +1,6 @@
 """polyad.compile: the results of f, on every backend, or an error."""
 
+import collections
 import functools
 import logging
 import shutil
@@ -267,6 +268,95 @@ def test_two_names_of_one_array_may_part(compiling):
     close(compiled(x), A * [1, 2] + [1, 2])
     second = arrays(compiling, np.array([5.0, 7.0]))
     close(compiled(x), A * [1, 2] + [5, 7])
+
+
+@pytest.mark.parametrize("changed", ["a tuple", "a list", "a dict", "variables", "attributes"])
+def test_an_array_and_a_number_may_change_places(compiling, changed):
+    """All that differs is where the array stands: 2 x + 10 (5), and 5 x + 10 (2)."""
+    five, x = arrays(compiling, np.array(5.0)), arrays(compiling, A)
+    first, second = 2.0, five
+    pair, entries, named, held = (2.0, five), [2.0, five], {"a": 2.0, "b": five}, types.SimpleNamespace(a=2.0, b=five)
+    compiled = polyad.compile(
+        {
+            "a tuple": lambda x: x * pair[0] + 10 * pair[1],
+            "a list": lambda x: x * entries[0] + 10 * entries[1],
+            "a dict": lambda x: x * named["a"] + 10 * named["b"],
+            "variables": lambda x: x * first + 10 * second,
+            "attributes": lambda x: x * held.a + 10 * held.b,
+        }[changed]
+    )
+    close(compiled(x), 2 * A + 50)
+    first, second = five, 2.0
+    pair, entries[:], held.a, held.b = (five, 2.0), [five, 2.0], five, 2.0
+    named["a"], named["b"] = five, 2.0
+    close(compiled(x), 5 * A + 20)
+
+
+CHANGES = {
+    "a dict in another order": (lambda: {"a": 2.0, "b": 3.0}, lambda d: d.update(a=d.pop("a"))),
+    "a new key of an ordered dict": (lambda: collections.OrderedDict(a=2.0), lambda d: d.update(b=3.0)),
+    "another order of it": (lambda: collections.OrderedDict(a=2.0, b=3.0), lambda d: d.move_to_end("a")),
+    "a new key of a defaultdict": (lambda: collections.defaultdict(float, a=2.0), lambda d: d.update(b=3.0)),
+    "a longer list of a class": (lambda: type("Row", (list,), {})([2.0]), lambda d: d.append(3.0)),
+    "a longer deque": (lambda: collections.deque([2.0]), lambda d: d.append(3.0)),
+    "an entry of a deque": (lambda: collections.deque([2.0]), lambda d: d.__setitem__(0, 3.0)),
+    "a set": (lambda: {2.0}, lambda d: d.add(3.0)),
+    "a bytearray": (lambda: bytearray(b"a"), lambda d: d.append(3)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_stands_in_containers_is_compared(compiling, change):
+    make, do = CHANGES[change]
+    held, x = make(), arrays(compiling, A)
+
+    def weight():
+        return sum((i + 1) * v for i, v in enumerate(held.values() if isinstance(held, dict) else sorted(held)))
+
+    compiled = polyad.compile(lambda x: x * weight())
+    close(compiled(x), A * weight())
+    before = weight()
+    do(held)
+    assert weight() != before
+    close(compiled(x), A * weight())
+    compiled(x)
+    assert programs(compiled) == 2
+
+
+@pytest.mark.parametrize("make", [lambda: {1.0}, lambda: collections.deque([1.0]), lambda: bytearray(b"a")])
+def test_containers_that_f_changes_are_put_back(compiling, make):
+    held = make()
+
+    def f(x):
+        (held.add if isinstance(held, set) else held.append)(7)
+        return x
+
+    with pytest.raises(ImpureFunctionError, match="f changes held"):
+        polyad.compile(f)(arrays(compiling, A))
+    assert held == make()
+
+
+def test_torch_a_program_goes_on_with_other_containers_of_the_same_form(torch):
+    """As of an update that makes new parameters: without recording, and in a derivative of a derivative."""
+    params = {"w": arrays("torch", np.array([1.0, 2.0])).requires_grad_()}
+    compiled, x = polyad.compile(lambda x: xp.sum((x * params["w"]) ** 2)), arrays("torch", A)
+    compiled(x)
+    params = {"w": arrays("torch", np.array([3.0, 4.0])).requires_grad_()}
+    close(compiled(x), np.sum((A * [3, 4]) ** 2))
+    with torch.no_grad():
+        close(compiled(x), np.sum((A * [3, 4]) ** 2))
+    slope = torch.autograd.grad(compiled(x), params["w"], create_graph=True)[0]
+    close(torch.autograd.grad(slope.sum(), params["w"])[0], 2 * np.sum(A**2, axis=0))
+    assert programs(compiled) == 1
+
+
+def test_objects_whose_class_hides_its_module(compiling):
+    """As classes that stand in for others do."""
+    hidden = type("Hidden", (), {"__module__": property(lambda self: "elsewhere"), "factor": 3.0})()
+    x = arrays(compiling, A)
+    close(polyad.compile(lambda x: x * hidden.factor)(x), 3 * A)
+    close(polyad.compile(lambda x, hidden: x * hidden.factor)(x, hidden), 3 * A)
+    close(gradient(lambda x, hidden: xp.sum(x * hidden.factor), x, hidden), np.full(A.shape, 3.0))
 
 
 def test_attributes_of_objects_and_variables_of_modules_are_read(compiling):

@@ -101,6 +101,48 @@ def test_any_strides(arrange):
         assert torch.allclose(layer(*given), torch.tanh(torch.addmm(given[2], given[0], given[1])), atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        lambda bias: torch.stack([bias, -bias], 1)[:, 0],
+        lambda bias: bias[:1].expand(4),
+        lambda bias: torch.cat([bias, bias])[::2],
+    ],
+    ids=["a column", "one number for all", "every other"],
+)
+def test_a_bias_whose_entries_do_not_stand_side_by_side(arrange):
+    """The kernel itself takes other entries for them."""
+    needs_kernel()
+    x, weight, bias = drawn((8, 6), (6, 4), (4,))
+    expected = torch.tanh(torch.addmm(arrange(bias), x, weight))
+    assert torch.allclose(layer(x, weight, arrange(bias)), expected, atol=2e-6)
+    found = gradient(lambda bias: xp.sum(layer(x, weight, arrange(bias)) ** 2), bias)
+    assert difference(found, torch.autograd.grad((expected**2).sum(), bias)[0]) < 2e-5
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 1), (1, 2)])
+def test_weights_that_share_entries(rows, columns):
+    """As of a convolution; the kernel itself refuses them."""
+    needs_kernel()
+    x, entries, bias = drawn((8, 6), (17,), (4,))
+    weight = torch.as_strided(entries, (6, 4), (rows, columns))
+    expected = torch.tanh(torch.addmm(bias, x, weight))
+    assert torch.allclose(layer(x, weight, bias), expected, atol=2e-6)
+    found = torch.autograd.grad((layer(x, weight, bias) ** 2).sum(), entries)[0]
+    assert difference(found, torch.autograd.grad((expected**2).sum(), entries)[0]) < 2e-5
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0), (1, 1, 1)])
+def test_nothing_and_one_of_everything(shape):
+    rows, inputs, outputs = shape
+    args = drawn((rows, inputs), (inputs, outputs), (outputs,))
+    y = torch_native.NATIVE["activated"](*args, activation=xp.tanh)
+    expected = torch.tanh(torch.addmm(args[2], args[0], args[1]))
+    assert torch.allclose(y, expected, atol=1e-6)
+    for found, e in zip(*(torch.autograd.grad((z**2).sum(), args) for z in (y, expected)), strict=True):
+        assert torch.allclose(found, e, atol=1e-5)
+
+
 def test_derivatives_to_the_third_order_in_all_of_it(monkeypatch):
     monkeypatch.setattr(torch_tanh, "_kernel", lambda x, weight, bias: torch.tanh(torch.addmm(bias, x, weight)))
     args = drawn((4, 3), (3, 2), (2,), dtype=torch.float64)
@@ -284,6 +326,24 @@ def test_what_is_written_to_afterwards_is_refused():
         y.mul_(2.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.sum().backward()
+
+
+def test_what_no_gradient_needs_may_be_written_to():
+    """As with torch's own functions, and so may come from inference mode."""
+    needs_kernel()
+    x, weight, bias = drawn((4, 3), (3, 5), (5,))
+    (expected,) = torch.autograd.grad(torch.tanh(torch.addmm(bias, x, weight)).sum(), weight)
+    y = layer(x.detach(), weight, bias)
+    with torch.no_grad():
+        weight.mul_(2.0)
+    assert torch.allclose(torch.autograd.grad(y.sum(), weight)[0], expected, rtol=1e-5)
+    with torch.inference_mode():
+        x, weight = torch.ones(4, 3), torch.ones(3, 5)
+    found, expected = (
+        torch.autograd.grad(y.sum(), bias)[0]
+        for y in (layer(x, weight, bias), torch.tanh(torch.addmm(bias, x, weight)))
+    )
+    assert torch.allclose(found, expected, rtol=1e-5)
 
 
 @contextlib.contextmanager

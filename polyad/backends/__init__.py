@@ -431,7 +431,7 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None), list, tuple, dict, 
 
 
 def _may_be_claimed_later(kind: type) -> bool:
-    return kind not in _PLAIN and not kind.__module__.startswith(("polyad.arrays", "polyad.layers."))
+    return kind not in _PLAIN and not str(kind.__module__).startswith(("polyad.arrays", "polyad.layers."))
 
 
 class _Callable(ModuleType):

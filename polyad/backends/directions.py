@@ -26,7 +26,7 @@ def at_once(n: int, entries: int, chunk_size: int | None = None) -> int:
     chunk_size  what the user says; None: as many as fit in memory
     """
     if chunk_size is not None:
-        return min(n, chunk_size)
+        return max(1, min(n, chunk_size))
     fit = MOST_ENTRIES // max(1, entries)
     # A rest of up to half a sweep goes along: of a loss with 96 rows on torch 0.90 of the time of 64 and 32.
     return max(1, min(n, fit, n if 2 * n <= 3 * MOST_DIRECTIONS else MOST_DIRECTIONS))

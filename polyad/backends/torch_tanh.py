@@ -37,7 +37,7 @@ running = _Pass()
 def tanh_of_affine(x: Array, weight: Array, bias: Array) -> Array | None:
     """tanh(x @ weight + bias); None where the kernel is not there for it, or something wants to see each function."""
     args = x, weight, bias
-    if not (all(map(_plain, args)) and weight.shape == (x.shape[1], len(bias)) and bias.ndim == 1):
+    if not (all(map(_plain, args)) and weight.shape == (x.shape[1], len(bias)) and bias.ndim == 1 and x.shape[1]):
         return None
     if 1 in (len(x), len(bias)):  # a product with a vector, for which the kernel takes up to seven times as long
         return None
@@ -56,7 +56,10 @@ def _plain(z: Array) -> bool:
 
 
 def _kernel(x: Array, weight: Array, bias: Array) -> Array:
-    y: Array = torch.ops.mkldnn._linear_pointwise.default(x, weight.t(), bias, "tanh", [], "")
+    # It reads a bias as if its entries stood side by side, and refuses weights that share entries (torch 2.13).
+    dense = weight.is_contiguous() or weight.t().is_contiguous()
+    rows = (weight if dense else weight.contiguous()).t()
+    y: Array = torch.ops.mkldnn._linear_pointwise.default(x, rows, bias.contiguous(), "tanh", [], "")
     return y
 
 
@@ -65,10 +68,10 @@ def _works() -> bool:
     """Whether this torch and this processor have the kernel, and it gives what torch gives."""
     if not torch.backends.mkldnn.is_available():
         return False
-    x = torch.linspace(-4.0, 4.0, 48).reshape(6, 8)
+    x = torch.linspace(-4.0, 4.0, 48, dtype=torch.float32).reshape(6, 8)
     try:
         with torch.no_grad():
-            y = _kernel(x, torch.eye(8), x[0])
+            y = _kernel(x, torch.eye(8, dtype=torch.float32), x[0])
     except (AttributeError, RuntimeError):
         return False
     return torch.allclose(y, torch.tanh(x + x[0]), rtol=1e-6, atol=0.0)
@@ -80,7 +83,9 @@ class _Tanh(torch.autograd.Function):  # type: ignore[misc]  # torch has no type
     @staticmethod
     def forward(ctx: Any, x: Array, weight: Array, bias: Array) -> Array:
         y = _kernel(x, weight, bias)
-        ctx.save_for_backward(x, weight, y)
+        by_x, by_weight, _ = ctx.needs_input_grad
+        # As torch does, so that what no gradient needs may be written to, or come from inference_mode().
+        ctx.save_for_backward(x if by_weight else None, weight if by_x else None, y)
         return y
 
     @staticmethod
