@@ -92,7 +92,7 @@ class Backend(ABC):
     folds = False
     """Whether its product of a stack of matrices with one matrix is one product of two."""
     pushed_by_jets = False
-    """Whether polyad's jets push many directions of many rows faster than its own forward mode does."""
+    """Whether polyad's jets push many directions faster than its own forward mode does."""
     modes: tuple[str, ...] = ()
     """The passes the framework has itself, in the order of its preference."""
     abs_at_zero = 0.0

@@ -92,7 +92,7 @@ def _sweep(mode: str, passes: Passes, *xs: Any) -> tuple[Arrays, Arrays, Arrays]
     """(ys, blocks, aux): the block of each y and each x, row by row, of shape (*y.shape, *x.shape)."""
     call = passes.call
     plan = passes.choose(mode, call.columns, passes.output_rows(xs))
-    if plan.mode == "reverse" or not xs:
+    if plan.mode == "reverse" or not xs or (plan.mode == "forward" and _by_jets_alone(passes)):
         ys, pull, aux = passes.pullback(xs)
         plan = passes.choose(mode, call.columns, sum(math.prod(y.shape) for y in ys), ys)
         if plan.mode == "reverse" or not xs or not passes.backend.forward_is_right(pull):
@@ -105,6 +105,11 @@ def _sweep(mode: str, passes: Passes, *xs: Any) -> tuple[Arrays, Arrays, Arrays]
         del pull  # its tape is not needed: the columns are fewer
     ys, by_input, aux = passes.columns(xs, plan.mode)
     return ys, _blocks(ys, xs, by_input), aux
+
+
+def _by_jets_alone(passes: Passes) -> bool:
+    """Whether only jets push many directions in one sweep, whose columns a pullback then confirms."""
+    return passes.backend.pushed_by_jets and not passes.backend.together
 
 
 def _blocks(ys: Arrays, xs: Arrays, by_input: Any) -> Arrays:
