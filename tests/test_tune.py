@@ -241,6 +241,7 @@ def test_a_candidate_that_differs_or_raises_is_not_chosen(monkeypatch):
         return (ys, tuple(1.5 * dy for dy in dys), *aux)
 
     monkeypatch.setattr(type(adapter), "pushforward", wrong)
+    monkeypatch.setattr(type(adapter), "pushed_by_jets", False)  # so that it pushes itself
     rows = tune(jacobian, lambda x: xp.sin(x[0]), POINTS, backend="autograd", mode="auto").rows
     notes = {row.candidate.mode: row.note for row in rows}
     assert notes["forward"] == "differs by 0.5"
