@@ -100,7 +100,9 @@ def _sweep(mode: str, passes: Passes, *xs: Any) -> tuple[Arrays, Arrays, Arrays]
             return ys, tuple(block for i in range(len(ys)) for block in _rows(passes, xs, ys, pull, i)), aux
         if passes.backend.pushed_by_jets:
             own = functools.partial(columns, passes, xs, pull)
-            ys, by_input, aux = by_jets(passes, lambda: own(jets=True), lambda: own(jets=False))
+            # Who asks for the framework's forward mode has it whatever its reverse mode says.
+            other = (lambda: own(jets=False)) if mode == "auto" else (lambda: passes.columns(xs, mode))
+            ys, by_input, aux = by_jets(passes, lambda: own(jets=True), other)
             return ys, _blocks(ys, xs, by_input), aux
         del pull  # its tape is not needed: the columns are fewer
     ys, by_input, aux = passes.columns(xs, plan.mode)
