@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import polyad
-from polyad import backends, convert, derivative, gradient, hvp, jvp, vjp, xp
+from polyad import backends, convert, derivative, explain, gradient, hvp, jvp, vjp, xp
 from polyad.errors import ArgumentError, ModeError
 from tests.examples import arrays, difference, host
 
@@ -232,3 +232,13 @@ def test_a_product_through_a_function_that_is_differentiable_once_is_refused_on_
     x = torch.linspace(1, 2, 3, dtype=torch.float64)
     with pytest.raises(polyad.errors.UnsupportedError, match="once_differentiable"):
         polyad.jvp(Cube.apply, (x,), (x,), mode="reverse")
+
+
+def test_one_direction_keeps_what_one_sweep_does_where_columns_go_by_jets():
+    """What was measured of columns there says nothing of the framework's own pass: a third more time on autograd."""
+    pytest.importorskip("autograd")
+
+    def loss(x):
+        return xp.sum(jvp(xp.sin, (x,), (x,))[1] ** 2)
+
+    assert "keeps for the pass around it: taped" in str(explain(gradient, loss, np.ones(3), backend="autograd"))

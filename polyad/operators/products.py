@@ -48,7 +48,8 @@ def jvp(
         passes.plan = Plan(mode, 2 if mode == "reverse" else 1, "one direction")
         return passes.pushforward(args[:n], args[n:], mode)
 
-    ys, dys, aux = nested(call, in_some_mode(call, mode, sweep), dxs, mode="forward")
+    like = "gradient" if call.backend.pushed_by_jets else "forward"  # else that was measured of columns by jets
+    ys, dys, aux = nested(call, in_some_mode(call, mode, sweep), dxs, mode=like)
     result = call.outputs(ys), call.outputs(dys)
     return (*result, call.aux(aux)) if has_aux else result
 
