@@ -114,7 +114,7 @@ def candidates(backend, inputs, outputs):
     for mode in adapter.modes:
         n = inputs if mode == "forward" else outputs
         found.append((mode, "loop", 1))
-        if (adapter.together or (mode == "forward" and adapter.pushed_by_jets)) and n > 1:
+        if adapter.takes_together(mode) and n > 1:
             found.append((mode, "together", 64))
     return found
 

@@ -175,9 +175,10 @@ class Backend(ABC):
         rows = [pull(tuple(None if ct is None else ct[i] for ct in cotangents)) for i in range(k)]
         return tuple(xp.stack(row) for row in zip(*rows, strict=True))
 
-    @property
-    def together(self) -> bool:
-        """Whether several directions in one sweep may take another time than one after the other."""
+    def takes_together(self, mode: str) -> bool:
+        """Whether several directions of this mode in one sweep may take another time than one after the other."""
+        if mode == "forward":
+            return self.pushed_by_jets or type(self).pushforwards is not Backend.pushforwards
         return type(self).pullbacks is not Backend.pullbacks
 
     def last_pull(self, pull: Pull, cotangents: Sequence[Array | None]) -> Arrays:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from polyad.backends.base import Array, Function, Riccati
-from polyad.backends.torch_namespace import watched
+from polyad.backends.torch_namespace import TENSORS, watched
 
 __all__ = ["chain"]
 
@@ -47,7 +47,7 @@ def _batched(*cotangents: Some) -> bool:
 
 def _plain(z: Any, x: Array) -> bool:
     """Whether z is a tensor and nothing more, of the kind of x."""
-    return type(z) in (torch.Tensor, torch.nn.Parameter) and z.dtype == x.dtype and z.device == x.device
+    return type(z) in TENSORS and z.dtype == x.dtype and z.device == x.device
 
 
 class _Chain(torch.autograd.Function):  # type: ignore[misc]  # torch has no types for it

@@ -42,7 +42,7 @@ from torch.utils._device import DeviceContext
 
 from polyad.backends.base import Array, Arrays, Captured, Function
 from polyad.backends.torch_graph import drawn
-from polyad.backends.torch_namespace import inside_functorch, tracing
+from polyad.backends.torch_namespace import TENSORS, inside_functorch, tracing
 from polyad.backends.torch_replay import Surroundings, mapped
 from polyad.errors import ArgumentError, ImpureFunctionError, PolyadWarning, UnsupportedError
 
@@ -96,12 +96,11 @@ def _transformed(args: Arrays) -> bool:
         or _watched()
         or torch._C._len_torch_dispatch_stack()
         or torch.compiler.is_compiling()
-        or not _TENSORS.issuperset(map(type, args))
+        or not TENSORS.issuperset(map(type, args))
         or not _STRIDED.issuperset(map(_layout, args))
     )
 
 
-_TENSORS = frozenset((torch.Tensor, torch.nn.Parameter))
 _STRIDED = frozenset((torch.strided,))
 _layout = attrgetter("layout")
 

@@ -16,7 +16,11 @@ from torch.autograd import forward_ad
 from polyad import compositions
 from polyad.backends.overlay import Overlay
 
-__all__ = ["inside_functorch", "namespace", "traced", "tracing", "watched"]
+__all__ = ["TENSORS", "inside_functorch", "namespace", "traced", "tracing", "watched"]
+
+
+TENSORS = frozenset((torch.Tensor, torch.nn.Parameter))
+"""Types of what is a tensor and nothing more."""
 
 
 def inside_functorch() -> bool:

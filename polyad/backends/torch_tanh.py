@@ -14,7 +14,7 @@ import torch
 
 from polyad.backends.base import Array, Arrays
 from polyad.backends.torch_graph import AccumulateGrad
-from polyad.backends.torch_namespace import watched
+from polyad.backends.torch_namespace import TENSORS, watched
 
 __all__ = ["LARGE", "Node", "running", "tanh_of_affine"]
 
@@ -52,7 +52,7 @@ def tanh_of_affine(x: Array, weight: Array, bias: Array) -> Array | None:
 def _plain(z: Array) -> bool:
     """Whether it is a tensor and nothing more, of the kind that the kernel takes."""
     kind = z.dtype is torch.float32 and z.is_cpu and z.layout is torch.strided
-    return kind and type(z) in (torch.Tensor, torch.nn.Parameter)
+    return kind and type(z) in TENSORS
 
 
 def _kernel(x: Array, weight: Array, bias: Array) -> Array:

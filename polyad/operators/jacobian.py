@@ -111,7 +111,7 @@ def _sweep(mode: str, passes: Passes, *xs: Any) -> tuple[Arrays, Arrays, Arrays]
 
 def _by_jets_alone(passes: Passes) -> bool:
     """Whether only jets push many directions in one sweep, whose columns a pullback then confirms."""
-    return passes.backend.pushed_by_jets and not passes.backend.together
+    return passes.backend.pushed_by_jets and not passes.backend.takes_together("reverse")
 
 
 def _blocks(ys: Arrays, xs: Arrays, by_input: Any) -> Arrays:

@@ -70,7 +70,7 @@ class Passes:
         return at_once(n, entries, self._chunk())
 
     def _chunk(self) -> int | None:
-        planned = self.plan.at_once if self.plan is not None and self.backend.together else None
+        planned = self.plan.at_once if self.plan is not None and self.backend.takes_together("reverse") else None
         return self.call.chunk_size or planned
 
     def evaluate(self, xs: Arrays) -> tuple[Arrays, Arrays]:

@@ -188,10 +188,8 @@ class _Search:
         return found
 
     def _at_once(self, mode: str | None, n: int) -> Sequence[int | None]:
-        backend, name = self.problem.backend, "pushforwards" if mode == "forward" else "pullbacks"
-        batches = getattr(type(backend), name) is not getattr(Backend, name)
-        batches = batches or (mode == "forward" and backend.pushed_by_jets)
-        if n < 2 or not batches or self.problem.options.get("chunk_size"):
+        together = self.problem.backend.takes_together(mode or "reverse")
+        if n < 2 or not together or self.problem.options.get("chunk_size"):
             return (None,)
         return (0, 1, FEW) if n > MANY else (0, 1)
 
