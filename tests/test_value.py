@@ -83,7 +83,7 @@ def test_it_evaluates_f_no_more_than_the_operator(name, backend):
     getattr(polyad, name)(counted, *args, **options)
     alone = len(calls)
     getattr(polyad, f"value_and_{name}")(counted, *args, **options)
-    assert len(calls) == 2 * alone
+    assert len(calls) - alone <= alone
 
 
 @pytest.mark.parametrize(("name", "backend"), PAIRS)

@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 from polyad.arrays import xp
 from polyad.backends.directions import at_once, basis, largest, refuse_too_large
@@ -40,6 +40,7 @@ __all__ = [
     "Backend",
     "Captured",
     "Function",
+    "Points",
     "Pull",
     "Push",
     "Riccati",
@@ -59,6 +60,20 @@ REVERSE = "choose mode='reverse', which evaluates it once, where the backend has
 
 
 LOOKS = "looks at the value of an array, which is that of all points at once. Write xp.where(condition, a, b)"
+
+
+class Points(NamedTuple):
+    """A function of captured points that do not depend on each other, as one of a single point.
+
+    f(*xs) is what of_point(xs, rows) is for the rows of the parts, one point behind the other.
+
+    parts   what is captured, each with an axis of points in front
+    ys      what f gives, of which the shapes and dtypes are known
+    """
+
+    of_point: Callable[[Arrays, Arrays], Arrays]
+    parts: Arrays
+    ys: Sequence[Any]
 
 
 class Backend(ABC):
@@ -341,6 +356,10 @@ class Backend(ABC):
     def proves_rows_apart(self, f: Function, x: Array) -> bool:
         """The same of the f of any pass, without evaluating it; may raise what f does."""
         return False
+
+    def points(self, f: Function, xs: Arrays) -> Points | None:
+        """f, where it is seen without evaluating it that it is one of captured points; may raise what f does."""
+        return None
 
     def shielded(self, f: Function, *args: Any) -> Any:
         """f(*args), into which a compiler of the framework that cannot differentiate twice does not look."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from polyad.arrays import dtype_name, xp
-from polyad.backends import jax_linear, jax_rows
+from polyad.backends import jax_linear, jax_points, jax_rows
 from polyad.backends.base import (
     LOOKS,
     REVERSE,
@@ -20,6 +20,7 @@ from polyad.backends.base import (
     Backend,
     Captured,
     Function,
+    Points,
     Pull,
     Push,
     Sweep,
@@ -161,6 +162,9 @@ class Jax(Backend):
 
     def proves_rows_apart(self, f: Function, x: Array) -> bool:
         return jax_rows.rows_apart(f, x)
+
+    def points(self, f: Function, xs: Arrays) -> Points | None:
+        return jax_points.points(f, xs)
 
     def compiles_here(self) -> bool:
         return traced()

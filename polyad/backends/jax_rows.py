@@ -16,7 +16,7 @@ from jax.extend.core import Literal
 
 from polyad.backends.base import Array, Function, of_some
 
-__all__ = ["rows_apart"]
+__all__ = ["CALLS", "MIXED", "Rows", "State", "States", "alone", "is_entrywise", "of_equation", "pushed", "rows_apart"]
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,13 @@ def _through(jaxpr: Any, states: States, batch: int, rules: bool) -> States:
         if equation.effects:  # what is written to a Ref is read again where no variable says so
             known.update(dict.fromkeys(equation.outvars, MIXED))
         elif any(s is not None for s in given):
-            found = _equation(jaxpr, equation, given, batch, rules)
+            found = of_equation(jaxpr, equation, given, batch, rules)
             known.update(zip(equation.outvars, found, strict=True))
     return [state(atom) for atom in jaxpr.outvars]
 
 
-def _equation(jaxpr: Any, equation: Any, given: States, batch: int, rules: bool) -> States:
+def of_equation(jaxpr: Any, equation: Any, given: States, batch: int, rules: bool = True) -> States:
+    """The states of the results of one equation of a jaxpr, from those of its arguments."""
     name, n = equation.primitive.name, len(equation.outvars)
     if name in CALLS:
         inner = equation.params[CALLS[name]]
@@ -94,19 +95,29 @@ def _derivative(jaxpr: Any, equation: Any, given: States, batch: int) -> States:
     """
     if equation.params["symbolic_zeros"]:  # such a rule may be another one where an argument stands still
         return [MIXED]
-    by_atom = {atom: s for atom, s in zip(equation.invars, given, strict=True) if not isinstance(atom, Literal)}
-    atoms, states = list(by_atom), list(by_atom.values())
-    parts = {"constvars": [], "invars": atoms, "outvars": equation.outvars, "eqns": [equation]}
-    alone = jaxpr.replace(**parts, debug_info=jaxpr.debug_info.with_unknown_names())
-    structs = [jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype) for atom in atoms]
-    moving = [i for i, s in enumerate(states) if s is not None]
+    one, places = alone(jaxpr, equation)
+    moving = [i for i in places if given[i] is not None]
+    program = pushed(one, equation, places, moving)
+    return _through(program.jaxpr, [given[i] for i in (*places, *moving)], batch, rules=False)
 
-    def pushed(xs: Sequence[Array], dxs: Sequence[Array]) -> Any:
-        run = of_some(lambda *args: jax.core.eval_jaxpr(alone, (), *args), xs, moving)
-        return jax.jvp(run, [xs[i] for i in moving], list(dxs))
 
-    program = jax.make_jaxpr(pushed)(structs, [structs[i] for i in moving])
-    return _through(program.jaxpr, [*states, *(states[i] for i in moving)], batch, rules=False)
+def alone(jaxpr: Any, equation: Any) -> tuple[Any, list[int]]:
+    """(one equation of a jaxpr as a program, which of the equation's arguments it takes: each variable once)."""
+    places = {atom: i for i, atom in reversed([*enumerate(equation.invars)]) if not isinstance(atom, Literal)}
+    parts = {"constvars": [], "invars": [*places], "outvars": equation.outvars, "eqns": [equation]}
+    return jaxpr.replace(**parts, debug_info=jaxpr.debug_info.with_unknown_names()), [*places.values()]
+
+
+def pushed(one: Any, equation: Any, places: Sequence[int], moving: Sequence[int]) -> Any:
+    """The pushforward of what alone() gave, (arguments, tangents of those at moving places) -> (values, tangents)."""
+    structs = [jax.ShapeDtypeStruct(equation.invars[i].aval.shape, equation.invars[i].aval.dtype) for i in places]
+    moved = [places.index(i) for i in moving]
+
+    def push(xs: Sequence[Array], dxs: Sequence[Array]) -> Any:
+        run = of_some(lambda *args: jax.core.eval_jaxpr(one, (), *args), xs, moved)
+        return jax.jvp(run, [xs[i] for i in moved], list(dxs))
+
+    return jax.make_jaxpr(push)(structs, [structs[i] for i in moved])
 
 
 # Rules: (states, shapes, shape of the result, parameters, rows) -> the state of all results. None is no answer.
@@ -245,6 +256,12 @@ NAMES: dict[Rule, str] = {
     _transposed: "transpose",
 }
 RULES = {name: rule for rule, names in NAMES.items() for name in names.split()}
+
+
+def is_entrywise(equation: Any) -> bool:
+    """Whether an equation is the same for each entry of its arguments, which have the same shape but for length 1."""
+    return RULES.get(equation.primitive.name) is _entries
+
 
 CALLS = {
     "checkpoint": "jaxpr",

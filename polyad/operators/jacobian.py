@@ -12,6 +12,7 @@ from polyad.operators.by_jets import by_jets, columns
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.passes import Passes, evaluating, expected_mode, in_some_mode, nested
+from polyad.operators.points import by_points
 
 __all__ = ["jacobian", "value_and_jacobian"]
 
@@ -91,13 +92,17 @@ def _jacobian(
 def _sweep(mode: str, passes: Passes, *xs: Any) -> tuple[Arrays, Arrays, Arrays]:
     """(ys, blocks, aux): the block of each y and each x, row by row, of shape (*y.shape, *x.shape)."""
     call = passes.call
-    plan = passes.choose(mode, call.columns, passes.output_rows(xs))
+    rows = passes.output_rows(xs)
+    apart = by_points(passes, mode, xs, rows, _all_rows)
+    if apart is not None:
+        return apart
+    plan = passes.choose(mode, call.columns, rows)
     if plan.mode == "reverse" or not xs or (plan.mode == "forward" and _by_jets_alone(passes)):
         ys, pull, aux = passes.pullback(xs)
         plan = passes.choose(mode, call.columns, sum(math.prod(y.shape) for y in ys), ys)
         if plan.mode == "reverse" or not xs or not passes.backend.forward_is_right(pull):
             refuse_too_large(ys, xs)
-            return ys, tuple(block for i in range(len(ys)) for block in _rows(passes, xs, ys, pull, i)), aux
+            return ys, _all_rows(passes, xs, ys, pull), aux
         if passes.backend.pushed_by_jets:
             own = functools.partial(columns, passes, xs, pull)
             # Who asks for the framework's forward mode has it whatever its reverse mode says.
@@ -117,6 +122,11 @@ def _by_jets_alone(passes: Passes) -> bool:
 def _blocks(ys: Arrays, xs: Arrays, by_input: Any) -> Arrays:
     """Those of each y and each x, by the columns of each x."""
     return tuple(_block(dys[i], y, x) for i, y in enumerate(ys) for dys, x in zip(by_input, xs, strict=True))
+
+
+def _all_rows(passes: Passes, xs: Arrays, ys: Arrays, pull: Any) -> Arrays:
+    """Blocks of each y and each x, by the rows."""
+    return tuple(block for i in range(len(ys)) for block in _rows(passes, xs, ys, pull, i))
 
 
 def _rows(passes: Passes, xs: Arrays, ys: Arrays, pull: Any, i: int) -> Arrays:

@@ -23,10 +23,16 @@ from polyad.tuned import choice, seen, watched
 __all__ = ["Passes", "differences", "evaluating", "expected_mode", "in_some_mode", "nested", "pulled"]
 
 
-def chosen(call: Call, mode: str, columns: int, rows: int | None, known: Arrays = ()) -> Plan:
-    """The plan for so many columns and rows, at the place where the call runs; known are arrays that f has returned."""
+def chosen(
+    call: Call, mode: str, columns: int, rows: int | None, known: Arrays = (), points: int | None = None
+) -> Plan:
+    """The plan for so many columns and rows, at the place where the call runs.
+
+    known   arrays that f has returned
+    points  at how many; None: as many as the columns of the call tell
+    """
     backend = call.backend
-    batch = call.columns // columns if columns else 1
+    batch = points or (call.columns // columns if columns else 1)
     nested = evaluates() or backend.differentiates_here(known or call.xs)
     place = batch, backend.compiles_here(), nested
     tuned = choice(call)
@@ -52,9 +58,9 @@ class Passes:
         self.call, self.backend, self.f, self.alone = call, backend, f, alone
         self.plan: Plan | None = None
 
-    def choose(self, mode: str, columns: int, rows: int | None, known: Arrays = ()) -> Plan:
-        """The plan for so many columns and rows, which `explain` shows; known are arrays that f has returned."""
-        self.plan = chosen(self.call, mode, columns, rows, known)
+    def choose(self, mode: str, columns: int, rows: int | None, known: Arrays = (), points: int | None = None) -> Plan:
+        """The plan for so many columns and rows, which `explain` shows; known and points as in `chosen`."""
+        self.plan = chosen(self.call, mode, columns, rows, known, points)
         seen(self.call, mode, columns, rows)
         return self.plan
 
