@@ -361,6 +361,17 @@ class Backend(ABC):
         """f, where it is seen without evaluating it that it is one of captured points; may raise what f does."""
         return None
 
+    def of_others(self, f: Function, captured: Arrays) -> Callable[[Arrays, Arrays], Arrays] | None:
+        """(xs, others) -> f(*xs) with others in the place of what it captures; None where that cannot be exchanged.
+
+        It need not be all of f that has the others: who asks compares what comes out.
+        """
+        return None
+
+    def points_from(self) -> int:
+        """Entries of a Jacobian times points, from which one point at a time takes less time than all of them."""
+        return 2**23
+
     def shielded(self, f: Function, *args: Any) -> Any:
         """f(*args), into which a compiler of the framework that cannot differentiate twice does not look."""
         return f(*args)

@@ -25,7 +25,7 @@ from polyad.backends.base import Array, Arrays, Function
 from polyad.backends.torch_graph import StandIn, has_python_nodes, hook, reaches_outside
 from polyad.errors import ImpureFunctionError
 
-__all__ = ["Replay", "Surroundings", "mapped"]
+__all__ = ["Later", "Replay", "Surroundings", "mapped", "written"]
 
 
 class Replay:
@@ -75,7 +75,7 @@ class Replay:
         xs, standing = args[:n], dict(zip(self._stand_ins, args[n:], strict=True))
         standing.update((key, before.clone()) for key, (_, before) in self._written.items())
         assert self._surroundings is not None
-        with self._surroundings.again(), _Later(standing):
+        with self._surroundings.again(), Later(standing):
             out = self.f(*xs)
         if reaches_outside(trees.leaves(out), args, stop=True):
             raise ImpureFunctionError(
@@ -101,7 +101,7 @@ class Replay:
             self._written[id(tensor)] = (tensor, tensor.detach().clone())
 
 
-class _Later(TorchFunctionMode):  # type: ignore[misc]  # torch has no types for it
+class Later(TorchFunctionMode):  # type: ignore[misc]  # torch has no types for it
     """Puts others in the place of tensors, by their id."""
 
     def __init__(self, standing: dict[int, Array]) -> None:
@@ -144,7 +144,7 @@ class _First(TorchFunctionMode):  # type: ignore[misc]
             return x
 
         args, kwargs = mapped(moved, args), mapped(moved, kwargs or {})
-        for x in _written(name, args, kwargs):
+        for x in written(name, args, kwargs):
             base = x if x._base is None else x._base
             if not self._is_inside(base) and not base.requires_grad:
                 self.replay.note_write(base)
@@ -184,7 +184,7 @@ def mapped(f: Callable[[Array], Array], x: Any) -> Any:
     return {key: mapped(f, part) for key, part in x.items()} if type(x) is dict else x
 
 
-def _written(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Array]:
+def written(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Array]:
     """The tensors that a function of this name writes to."""
     found = [kwargs.get("out")]
     if name in ("batch_norm", "instance_norm"):

@@ -12,7 +12,7 @@ from polyad.operators.by_jets import by_jets, columns
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.passes import Passes, evaluating, expected_mode, in_some_mode, nested
-from polyad.operators.points import by_points
+from polyad.operators.points import by_points, by_trial
 
 __all__ = ["jacobian", "value_and_jacobian"]
 
@@ -39,8 +39,10 @@ def jacobian(
     raises      ArgumentError, LeafError, BackendError, ModeError
     source      Griewank & Walther (2008), ch. 3
 
-    In parameters, of points that do not depend on each other, vmap(jacobian(of_a_point),
-    in_axes=(None, 0))(params, x) is up to 70 times faster: here nobody says that they do not.
+    In parameters, of points that f captures and that do not depend on each other, it is
+    that of each point, up to 70 times faster: on JAX where the program of f shows it, on
+    torch where single points have the same values and a random combination of all rows is
+    the same. vmap(jacobian(of_a_point), in_axes=(None, 0))(params, x) says it, everywhere.
     """
     _, blocks, aux = _jacobian("jacobian", f, args, argnums, has_aux, backend, mode, chunk_size, _kwargs)
     return (blocks, *aux) if has_aux else blocks
@@ -99,6 +101,9 @@ def _sweep(mode: str, passes: Passes, *xs: Any) -> tuple[Arrays, Arrays, Arrays]
     plan = passes.choose(mode, call.columns, rows)
     if plan.mode == "reverse" or not xs or (plan.mode == "forward" and _by_jets_alone(passes)):
         ys, pull, aux = passes.pullback(xs)
+        found = by_trial(passes, mode, xs, ys, pull, _all_rows)
+        if found is not None:
+            return ys, found, aux
         plan = passes.choose(mode, call.columns, sum(math.prod(y.shape) for y in ys), ys)
         if plan.mode == "reverse" or not xs or not passes.backend.forward_is_right(pull):
             refuse_too_large(ys, xs)

@@ -20,7 +20,7 @@ from polyad.plans import Plan, choose, refuse_unknown
 from polyad.steps import recorded, step
 from polyad.tuned import choice, seen, watched
 
-__all__ = ["Passes", "differences", "evaluating", "expected_mode", "in_some_mode", "nested", "pulled"]
+__all__ = ["Passes", "captured", "differences", "evaluating", "expected_mode", "in_some_mode", "nested", "pulled"]
 
 
 def chosen(
@@ -154,7 +154,7 @@ def nested(
         return sweep(made[-1], *args)
 
     with _pinned(call), step(call.operator, call.backend.name, name, why) as this:
-        options = call.flat, call.xs, _captured(call), beside, first_order, name
+        options = call.flat, call.xs, functools.partial(captured, call), beside, first_order, name
         groups: tuple[Arrays, ...] = call.backend.shielded(run, call.backend, on, *options)
         this.plan = made[1].plan
     return groups
@@ -175,7 +175,7 @@ def pulled(call: Call, mode: str = "auto") -> tuple[Arrays, Callable[..., Arrays
     held = contextlib.nullcontext() if name == "taped" else _pinned(call)
     with held, step(call.operator, call.backend.name, name, why) as this:
         this.plan = Plan("reverse", 1, "for each cotangent") if reverse else chosen(call, mode, call.columns, 1)
-        passes = Passes(call, switched(call.backend, _captured(call), tuned), call.flat)
+        passes = Passes(call, switched(call.backend, functools.partial(captured, call), tuned), call.flat)
         if reverse or not call.xs:
             return call.backend.shielded(passes.pullback, call.xs)
         ys, by_input, aux = call.backend.shielded(passes.columns, call.xs, this.plan.mode)
@@ -201,8 +201,9 @@ def expected_mode(call: Call, mode: str, columns: int, rows: Callable[[int], int
     return chosen(call, mode, columns, None if entries is None else rows(entries)).mode
 
 
-def _captured(call: Call) -> Callable[[], Sequence[Any]]:
-    return lambda: [*captured_arrays(call.f), *trees.leaves((call.constants, call.kwargs))]
+def captured(call: Call) -> list[Any]:
+    """The arrays that f captures, as far as they can be found without running it, and its other arguments."""
+    return [*captured_arrays(call.f), *trees.leaves((call.constants, call.kwargs))]
 
 
 def evaluating(f: Callable[..., Any], has_aux: bool) -> tuple[Callable[..., Any], Callable[..., None] | None]:
