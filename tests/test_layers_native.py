@@ -26,6 +26,7 @@ from polyad import (
 )
 from polyad.arrays import operation
 from polyad.layers.convolution import convolution
+from polyad.layers.moments import centred, rsqrt
 from polyad.layers.pooling import max_pool, mean_pool
 from polyad.layers.recurrence import scan
 from polyad.layers.windows import pads
@@ -129,6 +130,24 @@ def check_third(backend, name, modes):
         )
         < 1e-10
     )
+
+
+@pytest.mark.parametrize("modes", ["rrr", "frr", "rfr", "rrf", "ffr"])
+@pytest.mark.parametrize("axes", [(0,), (-1,), (0, 1)])
+def test_native_moments_have_the_derivatives_of_the_primitives_on_torch(axes, modes):
+    pytest.importorskip("torch")
+    x, weight = arrays("torch", GENERATOR.normal(size=(4, 3, 2)), GENERATOR.normal(size=(2,)))
+    words = [{"r": "reverse", "f": "forward"}[m] for m in modes]
+
+    def compute(centred, rsqrt):
+        def normed(x, weight):
+            y, mean, var = centred(x, axes=axes)
+            return xp.sum(xp.tanh(y * weight * rsqrt(var + 0.1) + mean * mean))
+
+        return third(normed, x, weight, words, "torch")
+
+    actual = compute(centred, rsqrt)
+    assert difference(actual, compute(centred.primitive, rsqrt.primitive)) < 1e-10
 
 
 @pytest.mark.parametrize("modes", ["rrr", "frr", "rfr", "rrf", "ffr"])

@@ -51,6 +51,8 @@ APART = {
     "powers": lambda x: torch.exp(x) ** W + 2.0**x + x**3,
     "between bounds": lambda x: x.clamp(-0.5, 0.5) + torch.clamp(x, W, W + x),
     "statistics of a row": lambda x: sum(torch.native_layer_norm(x, (ROWS,), V, V, 1e-5)),
+    "mean and variance of a row": lambda x: sum(torch.var_mean(x, 1)) + x.var(-1),
+    "both with their axes": lambda x: x * sum(torch.var_mean(x, (-1,), keepdim=True)),
     "unbind": lambda x: x.unbind(1)[0] * x.unbind(1)[3],
 }
 MIXED = {
@@ -60,6 +62,9 @@ MIXED = {
     "x.T": lambda x: torch.tanh(x.T),
     "transpose": lambda x: x.transpose(0, 1),
     "permute": lambda x: x.permute(1, 0),
+    "variances of columns": lambda x: x + x.var(0),
+    "mean and variance of columns": lambda x: x * sum(torch.var_mean(x, 0, keepdim=True)),
+    "variance of all": lambda x: x * sum(torch.var_mean(x)),
     "column sums": lambda x: x + x.sum(0),
     "column means": lambda x: x - x.mean(0, keepdim=True),
     "everything": lambda x: x * x.sum(),

@@ -80,9 +80,15 @@ def _convolution(x: Any, weight: Any, *, stride: Any, padding: Any, dilation: An
     return torch.movedim(y, 1, -1)
 
 
+def _centred(x: Any, *, axes: tuple[int, ...]) -> tuple[Any, Any, Any]:
+    var, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+    return x - mean, mean, var
+
+
 NATIVE = {
     "activated": _activated,
     "affine": _affine,
+    "centred": _centred,
     "convolution": _convolution,
     "erf": torch.erf,
     "gelu": gelu,
@@ -91,6 +97,7 @@ NATIVE = {
     "max_pool": _max_pool,
     "mean_pool": _mean_pool,
     "relu": torch.relu,
+    "rsqrt": torch.rsqrt,
     "sigmoid": torch.sigmoid,
     "silu": silu,
     "softmax": lambda x, /, *, axis=-1: torch.softmax(x, axis),

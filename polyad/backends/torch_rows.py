@@ -185,7 +185,7 @@ NAMES: dict[Rule, str] = {
         "Relu Rsqrt Sigmoid Silu Sin Sinc Sinh Softplus Sqrt Square Tan Tanh Threshold ToCopy"
     ),
     _addmm: "Addmm",
-    _along: "Amax Amin Cumsum LogSoftmax Logsumexp Mean Select Slice Softmax Squeeze Sum Unbind",
+    _along: "Amax Amin Cumsum LogSoftmax Logsumexp Mean Select Slice Softmax Squeeze Sum Unbind Var VarMean",
     _batches: "Bmm",
     _constant_statistics: "NativeBatchNorm",
     _folded: "ReshapeAlias UnsafeView View",

@@ -9,6 +9,7 @@ from polyad.arrays import describe, stop_gradient, xp
 from polyad.errors import ArgumentError
 from polyad.layers.affine import Affine
 from polyad.layers.layer import Random, Test, Train, Tree
+from polyad.layers.moments import centred, rsqrt
 
 __all__ = ["BatchNorm"]
 
@@ -37,22 +38,25 @@ class BatchNorm(Affine):
         if x.ndim < 2 or x.shape[-1] != self.features:
             raise ArgumentError(f"{self!r}: its input is a {describe(x)}; it needs (B, ..., {self.features})")
         if isinstance(state["mode"], Test):
-            centred, var = x - state["mean"], state["var"]
+            y, var = x - state["mean"], state["var"]
         else:
-            centred, var, state = self._statistics(x, state)
-        return self.scaled(centred, params, 1 / xp.sqrt(var + self.eps)), state
+            y, var, state = self._statistics(x, state)
+        return self.scaled(y, params, rsqrt(var + self.eps)), state
 
     def _statistics(self, x: Any, state: Tree) -> tuple[Any, Any, Tree]:
         n = math.prod(x.shape[:-1])
         if n < 2:
             raise ArgumentError(f"{self!r}: a batch of {n} has no variance; use more rows, or polyad.test_mode(state)")
         axes = tuple(range(x.ndim - 1))
-        mean = xp.mean(x, axis=axes)
-        centred = x - mean
-        var = xp.mean(centred * centred, axis=axes)
-        seen = {"mean": mean, "var": var * (n / (n - 1))}
+        y, mean, var = centred(x, axes=axes)
         moved = {
-            key: xp.astype((1 - self.momentum) * state[key] + self.momentum * stop_gradient(value), state[key].dtype)
-            for key, value in seen.items()
+            "mean": _moved(state["mean"], self.momentum, mean),
+            "var": _moved(state["var"], self.momentum, var, n / (n - 1)),
         }
-        return centred, var, {**state, **moved}
+        return y, var, {**state, **moved}
+
+
+def _moved(old: Any, step: float, new: Any, factor: float = 1.0) -> Any:
+    """The old statistics, moved a part of the way to factor * new."""
+    moved = (1 - step) * old + (step * factor) * xp.reshape(stop_gradient(new), tuple(old.shape))
+    return moved if moved.dtype == old.dtype else xp.astype(moved, old.dtype)

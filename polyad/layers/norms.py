@@ -10,14 +10,15 @@ from polyad.arrays import describe, xp
 from polyad.errors import ArgumentError
 from polyad.layers.affine import Affine
 from polyad.layers.layer import Tree, check_features, check_sizes
+from polyad.layers.moments import centred, rsqrt
 
 __all__ = ["GroupNorm", "InstanceNorm", "LayerNorm", "RMSNorm"]
 
 
-def moments(x: Any, axis: int | tuple[int, ...], eps: float) -> tuple[Any, Any]:
+def _normed(x: Any, axes: tuple[int, ...], eps: float) -> tuple[Any, Any]:
     """(x - mean, 1 / sqrt(var + eps)) over these axes."""
-    centred = x - xp.mean(x, axis=axis, keepdims=True)
-    return centred, 1 / xp.sqrt(xp.mean(centred * centred, axis=axis, keepdims=True) + eps)
+    y, _mean, var = centred(x, axes=axes)
+    return y, rsqrt(var + eps)
 
 
 class LayerNorm(Affine):
@@ -28,8 +29,8 @@ class LayerNorm(Affine):
 
     def __call__(self, x: Any, params: Tree, state: Tree) -> tuple[Any, Tree]:
         check_features(self, x, self.features)
-        centred, factor = moments(x, -1, self.eps)
-        return self.scaled(centred, params, factor), state
+        y, factor = _normed(x, (-1,), self.eps)
+        return self.scaled(y, params, factor), state
 
 
 class RMSNorm(Affine):
@@ -43,7 +44,7 @@ class RMSNorm(Affine):
 
     def __call__(self, x: Any, params: Tree, state: Tree) -> tuple[Any, Tree]:
         check_features(self, x, self.features)
-        factor = 1 / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + self.eps)
+        factor = rsqrt(xp.mean(x * x, axis=-1, keepdims=True) + self.eps)
         return self.scaled(x, params, factor), state
 
 
@@ -59,8 +60,8 @@ class InstanceNorm(Affine):
             raise ArgumentError(
                 f"{self!r}: its input is a {describe(x)}; it needs axes of space, (B, ..., {self.features})"
             )
-        centred, factor = moments(x, tuple(range(1, x.ndim - 1)), self.eps)
-        return self.scaled(centred, params, factor), state
+        y, factor = _normed(x, tuple(range(1, x.ndim - 1)), self.eps)
+        return self.scaled(y, params, factor), state
 
 
 class GroupNorm(Affine):
@@ -82,8 +83,8 @@ class GroupNorm(Affine):
 
     def __call__(self, x: Any, params: Tree, state: Tree) -> tuple[Any, Tree]:
         check_features(self, x, self.features, least=2)
-        centred = x - self._mean(x)
-        return self.scaled(centred, params, 1 / xp.sqrt(self._mean(centred * centred) + self.eps)), state
+        y = x - self._mean(x)
+        return self.scaled(y, params, rsqrt(self._mean(y * y) + self.eps)), state
 
     def _mean(self, x: Any) -> Any:
         """The mean of each group, for each of its channels: (B, 1, ..., features)."""
