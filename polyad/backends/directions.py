@@ -9,7 +9,7 @@ from typing import Any
 from polyad.arrays import dtype_name
 from polyad.errors import TooLargeError
 
-__all__ = ["at_once", "basis", "largest", "refuse_too_large"]
+__all__ = ["MOST_DIRECTIONS", "at_once", "basis", "largest", "refuse_too_large"]
 
 # More directions in a sweep save calls, fewer save memory: of the digits example on
 # NumPy 256, 128, 64 and 32 take the same time (2.1 to 2.5 s a step) and 972, 566, 363

@@ -15,7 +15,7 @@ from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.outputs import remember, remembered
 from polyad.operators.passes import Passes, expected_mode, in_some_mode, nested
-from polyad.operators.rows import alone, apart, differs, probe, units, verified
+from polyad.operators.rows import alone, apart, differs, probe, shaped, units, verified
 from polyad.operators.value import value_and
 
 __all__ = ["batched_jacobian", "value_and_batched_jacobian"]
@@ -126,7 +126,7 @@ def _pulled(passes: Passes, pull: Any, x: Any, y: Any, last: bool) -> Any:
     if outer == 1:
         ones = (xp.ones_like(y),)
         (found,) = backend.last_pull(pull, ones) if last else pull(ones)
-        return _shaped(found, (*y.shape, *x.shape[1:]))
+        return shaped(found, (*y.shape, *x.shape[1:]))
 
     def pulled(start: Any, count: int) -> Arrays:
         rows: Arrays = backend.pullbacks(pull, (units(passes.call, y, start, count),))
@@ -135,9 +135,9 @@ def _pulled(passes: Passes, pull: Any, x: Any, y: Any, last: bool) -> Any:
     step = passes.at_once(outer, largest(x, y))
     if step == 1 and backend.eager:
         found = [pull((unit,))[0] for unit in units(passes.call, y, 0, outer)]
-        return _shaped(xp.stack(found, axis=1), (*y.shape, *x.shape[1:]))
+        return shaped(xp.stack(found, axis=1), (*y.shape, *x.shape[1:]))
     (found,) = backend.chunked(pulled, outer, step)
-    return _shaped(xp.permute_dims(found, (1, 0, *range(2, found.ndim))), (*y.shape, *x.shape[1:]))
+    return shaped(xp.permute_dims(found, (1, 0, *range(2, found.ndim))), (*y.shape, *x.shape[1:]))
 
 
 def _by_columns(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
@@ -169,7 +169,7 @@ def _by_jets(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
     if not (trail.apart and right(passes, trail)):
         compare(passes, x, y, columns)
     jac = xp.permute_dims(columns, (*range(1, columns.ndim), 0))
-    return (_shaped(jac, (*y.shape, *x.shape[1:])),), aux
+    return (shaped(jac, (*y.shape, *x.shape[1:])),), aux
 
 
 def _by_tangents(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
@@ -190,8 +190,8 @@ def _by_tangents(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
         done = dys[0].shape[0]
         dys = joined([dys, passes.backend.chunked(pushed, inner - done, step)])
     (dys,) = dys
-    jac = xp.permute_dims(_shaped(dys, (inner, batch, outer)), (1, 2, 0))
-    result = _shaped(jac, (*y.shape, *x.shape[1:]))
+    jac = xp.permute_dims(shaped(dys, (inner, batch, outer)), (1, 2, 0))
+    result = shaped(jac, (*y.shape, *x.shape[1:]))
 
     def product(rows: slice, weights: Any) -> Any:
         return stop_gradient(jac)[rows] @ xp.reshape(weights, (weights.shape[0], inner, 1))
@@ -208,11 +208,6 @@ def _by_tangents(passes: Passes, x: Any) -> tuple[Arrays, Arrays]:
     if passes.backend.pushed_by_jets and passes.call.backend.concrete(xp.sum(x)):
         compare(passes, x, y, dys)  # jets have refused f: what they see, as no_grad(), the framework's push may not
     return (result,), aux
-
-
-def _shaped(x: Any, shape: tuple[int, ...]) -> Any:
-    """x of this shape, which it may have: a framework that records would record it."""
-    return x if tuple(x.shape) == shape else xp.reshape(x, shape)
 
 
 def _empty(x: Any, y: Any) -> Any:

@@ -7,12 +7,13 @@ from typing import Any
 
 from polyad.arrays import xp
 from polyad.backends.base import Arrays, Backend, no_rows
-from polyad.backends.directions import basis, largest, refuse_too_large
+from polyad.backends.directions import MOST_DIRECTIONS, basis, largest, refuse_too_large
 from polyad.operators.by_jets import by_jets, columns
 from polyad.operators.call import Call
 from polyad.operators.curry import curried
 from polyad.operators.passes import Passes, evaluating, expected_mode, in_some_mode, nested
 from polyad.operators.points import by_points, by_trial
+from polyad.operators.rows import shaped
 
 __all__ = ["jacobian", "value_and_jacobian"]
 
@@ -144,8 +145,24 @@ def _rows(passes: Passes, xs: Arrays, ys: Arrays, pull: Any, i: int) -> Arrays:
         return rows
 
     step = passes.at_once(n, largest(*ys, *xs))
-    rows = backend.chunked(pulled, n, step) if n else tuple(map(no_rows, xs))
-    return tuple(xp.reshape(row, (*y.shape, *x.shape)) for row, x in zip(rows, xs, strict=True))
+    if not n:
+        rows = tuple(map(no_rows, xs))
+    elif n == 1:  # as a gradient: without an axis of rows, which would be recorded
+        rows = pull([xp.ones_like(y) if j == i else None for j in range(len(ys))])
+    elif step == 1 and backend.eager:
+        rows = _one_by_one(passes, ys, pull, i)
+    else:
+        rows = backend.chunked(pulled, n, step)
+    return tuple([shaped(row, (*y.shape, *x.shape)) for row, x in zip(rows, xs, strict=True)])
+
+
+def _one_by_one(passes: Passes, ys: Arrays, pull: Any, i: int) -> Arrays:
+    """Rows of output number i, (y.size, *x.shape) of each x."""
+    y, n, found = ys[i], math.prod(ys[i].shape), []
+    for start in range(0, n, MOST_DIRECTIONS):
+        for unit in basis(passes.backend, y, start, min(MOST_DIRECTIONS, n - start)):
+            found.append(pull([unit if j == i else None for j in range(len(ys))]))
+    return tuple([xp.stack(list(rows)) for rows in zip(*found, strict=True)])
 
 
 def _block(dy: Any, y: Any, x: Any) -> Any:

@@ -1,8 +1,8 @@
 """Jacobians at points that f captures and that do not depend on each other: that of one point, at all of them."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
-from math import prod
 from typing import Any
 
 from polyad.arrays import EPSILON, dtype_name, stop_gradient, xp
@@ -46,7 +46,7 @@ def by_trial(passes: Passes, mode: str, xs: Arrays, ys: Arrays, pull: Pull, bloc
 
     returns  None where there are no such points, or another way is better
     """
-    call, rows = passes.call, sum([prod(y.shape) for y in ys])
+    call, rows = passes.call, sum([math.prod(y.shape) for y in ys])
     if not rows or mode not in ("auto", "reverse") or passes.f != call.flat:
         return None
     fewest = _fewest(passes, rows)
@@ -84,12 +84,13 @@ def _tried(
 
 def _fewest(passes: Passes, rows: int) -> float:
     """So many points at least are worth it."""
-    return max(2.0, passes.backend.points_from() / (rows * passes.call.columns))
+    entries = rows * passes.call.columns
+    return max(2.0, passes.backend.points_from() / entries) if entries else math.inf
 
 
 def _better(passes: Passes, mode: str, points: Points) -> bool:
     """Whether the points are taken one by one, which the plan then says."""
-    n, rows = len(points.parts[0]), sum([prod(y.shape) for y in points.ys])
+    n, rows = len(points.parts[0]), sum([math.prod(y.shape) for y in points.ys])
     plan = passes.choose(mode, passes.call.columns, rows // n, points=n)
     passes.plan = replace(plan, why=f"{plan.why} at each of {n} points that do not depend on each other")
     return plan.mode == "reverse"
@@ -150,11 +151,11 @@ def _agree(passes: Passes, xs: Arrays, ys: tuple[Arrays, Arrays], known: tuple[A
             weights, blocks = [probe(passes.call, y) for y in ys[0]], iter(known[0])
             told: list[Any] = [0.0] * len(xs)
             for weight in weights:
-                row = xp.reshape(weight, (1, prod(weight.shape)))
+                row = xp.reshape(weight, (1, math.prod(weight.shape)))
                 for i, x in enumerate(xs):
-                    block = xp.reshape(stop_gradient(next(blocks)), (row.shape[1], prod(x.shape)))
+                    block = xp.reshape(stop_gradient(next(blocks)), (row.shape[1], math.prod(x.shape)))
                     told[i] = told[i] + (row if row.dtype == block.dtype else xp.astype(row, block.dtype)) @ block
-            grads = [xp.reshape(grad, (1, prod(x.shape))) for grad, x in zip(known[1](weights), xs, strict=True)]
+            grads = [xp.reshape(grad, (1, math.prod(x.shape))) for grad, x in zip(known[1](weights), xs, strict=True)]
             pairs += zip(told, grads, strict=True)
         return bool(xp.all(xp.stack([_same(mine, its) for mine, its in pairs])))
 

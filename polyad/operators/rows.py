@@ -13,13 +13,18 @@ from polyad.errors import RowsMixError
 from polyad.operators.call import Call
 from polyad.operators.passes import Passes
 
-__all__ = ["agree", "alone", "apart", "checked", "differs", "probe", "refused", "spread", "units", "verified"]
+__all__ = ["agree", "alone", "apart", "checked", "differs", "probe", "refused", "shaped", "spread", "units", "verified"]
 
 
 def units(call: Call, x: Any, start: Any, count: int) -> Any:
     """The same unit (co)tangent in every row, so many from number start on: shape (count, *x.shape)."""
     unit = basis(call.backend, x, start, count, tuple(x.shape[1:]))
     return xp.broadcast_to(xp.reshape(unit, (count, 1, *x.shape[1:])), (count, *x.shape))
+
+
+def shaped(x: Any, shape: tuple[int, ...]) -> Any:
+    """x of this shape, which it may have: a framework that records would record it."""
+    return x if tuple(x.shape) == shape else xp.reshape(x, shape)
 
 
 def probe(call: Call, x: Any) -> Any:
