@@ -94,6 +94,11 @@ def _exactly():
         yield
 
 
+@pytest.fixture
+def looking(monkeypatch):
+    monkeypatch.setattr("polyad.backends.jax.Jax.points_from", lambda self: 1)
+
+
 def given():
     return jax.tree.map(jnp.asarray, PARAMS), jnp.asarray(POINTS)
 
@@ -117,8 +122,7 @@ def agree(found, expected):
         *((name, False) for name in ("net", "flat", "softplus", "attention")),
     ],
 )
-def test_they_are_what_jacrev_gives(name, compiled, monkeypatch):
-    monkeypatch.setattr("polyad.backends.jax.Jax.points_from", lambda self: 1)
+def test_they_are_what_jacrev_gives(name, compiled, looking):
     f, (p, x) = {**APART, **MIXED}[name], given()
     way = jax.jit if compiled else lambda f: f
     reverse = way(jax.jacrev(lambda p: f(p, x)))(p) if name != "a loop" else way(jax.jacfwd(lambda p: f(p, x)))(p)
@@ -150,6 +154,31 @@ def test_losses_with_them_are_differentiated(name):
     expected = jax.jit(jax.grad(loss(lambda f, p: jax.jacrev(f)(p)), (0, 1)))(p, x)
     agree(jax.jit(lambda p, x: gradient(loss(jacobian), p, x, argnums=(0, 1)))(p, x), expected)
     agree(jax.jit(jax.grad(loss(jacobian), (0, 1)))(p, x), expected)
+
+
+def test_rules_see_what_moves_in_a_pass_around_alone(looking):
+    """logaddexp has a rule of two arguments, of which parameters do not move the one, and points do the other."""
+    p, x = given()
+
+    def loss(jacobian):
+        def f(p, x):
+            return jnp.logaddexp(jax.lax.stop_gradient(x @ p["w"]), x[:, :1] * jnp.ones((1, 5))) * p["b"]
+
+        return lambda x: jnp.sum(jnp.sin(jacobian(lambda p: f(p, x), p)["b"]))
+
+    found = jax.jit(jax.grad(loss(lambda f, p: jacobian(f, p, mode="reverse"))))(x)
+    agree(found, jax.jit(jax.grad(loss(lambda f, p: jax.jacrev(f)(p))))(x))
+
+
+@pytest.mark.parametrize("f", [lambda b: jnp.ones((24, 5)) * b, lambda b: jnp.zeros((24, 5)) + b + POINTS.sum()])
+def test_points_of_which_nothing_is_captured(f, looking):
+    b = jnp.asarray(PARAMS["b"])
+    agree(jacobian(f, b, mode="reverse"), jax.jacrev(f)(b))
+
+
+def test_no_parameters_at_all(looking):
+    p, x = given()
+    assert jacobian(lambda q: x @ jnp.concatenate([q, p["w"]], axis=1), jnp.zeros((2, 0))).shape == (24, 5, 2, 0)
 
 
 def test_several_outputs_values_and_aux():

@@ -37,7 +37,8 @@ def points(f: Function, xs: Arrays) -> Points | None:
     moving = line.behind(line.inputs)
     for batch in _batches(line, moving):
         placed = _placed(line, [None] * len(xs), moving, batch)
-        if placed is not None and all(isinstance(s, Rows) and s.axis == 0 for s in placed.results):
+        # Without parts all points are the same one, of which nothing tells how many there are.
+        if placed is not None and placed.parts and all(isinstance(s, Rows) and s.axis == 0 for s in placed.results):
             break
     else:
         return None
@@ -217,7 +218,7 @@ def _placed(line: _Line, states: Sequence[State], moving: set[Ref], batch: int, 
         # What does not depend on the inputs may be meant whole, whatever its length is: a matrix behind the layers.
         whole = [s if _is_in(ref, moving) else None for ref, s in zip(step.given, given, strict=True)]
         for chosen in (given, whole):
-            move, found = _moved(line, step, chosen, [_is_in(ref, moving) for ref in step.given], batch, rules)
+            move, found = _moved(line, step, chosen, batch, rules)
             if MIXED not in found:
                 break
         else:
@@ -236,9 +237,7 @@ def _filled(line: _Line, step: _Step, rows: Rows) -> Function:
     return lambda values: jnp.broadcast_to(_value(values, step.given[0]), shape)
 
 
-def _moved(
-    line: _Line, step: _Step, given: States, moving: list[bool], batch: int, rules: bool
-) -> tuple[Function, States]:
+def _moved(line: _Line, step: _Step, given: States, batch: int, rules: bool) -> tuple[Function, States]:
     """A step for one point, as a function of its arguments, and where the points stand in its results."""
     equation, n = step.equation, len(step.results)
     if _repeated(line, step, given, batch):
@@ -246,7 +245,7 @@ def _moved(
     if not any(isinstance(s, Rows) for s in given):  # whatever it is
         return lambda *values: evaluated(line.jaxpr, equation, values), [None] * n
     if equation.primitive.name == "custom_jvp_call":
-        return _custom(line, step, given, moving, batch, rules) or (tuple, [MIXED] * n)
+        return _custom(line, step, given, batch, rules) or (tuple, [MIXED] * n)
     found = of_equation(line.jaxpr, equation, given, batch)
     return (tuple, found) if MIXED in found else (single(line.jaxpr, equation, given, found), found)
 
@@ -260,9 +259,7 @@ def _repeated(line: _Line, step: _Step, given: States, batch: int) -> bool:
     return new and line.shape(step.results[0])[:1] == (batch,)
 
 
-def _custom(
-    line: _Line, step: _Step, given: States, moving: list[bool], batch: int, rules: bool
-) -> tuple[Function, States] | None:
+def _custom(line: _Line, step: _Step, given: States, batch: int, rules: bool) -> tuple[Function, States] | None:
     """A function with a custom_jvp rule, and the rule, for one point.
 
     rules  whether the rule is looked at now: it may call the function again, whose rule it then is once more
@@ -272,7 +269,8 @@ def _custom(
         return None
     value = _whole(equation.params["call_jaxpr"], given, batch, rules)
     one, places = alone(line.jaxpr, equation)
-    moved = [i for i in places if moving[i] and jnp.issubdtype(equation.invars[i].aval.dtype, jnp.inexact)]
+    # All, also those that do not depend on the inputs: they may depend on what a pass around differentiates in.
+    moved = [i for i in places if jnp.issubdtype(equation.invars[i].aval.dtype, jnp.inexact)]
 
     def rule(rules: bool) -> Any:
         program = pushed(one, equation, places, moved)
