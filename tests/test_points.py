@@ -34,6 +34,14 @@ def mixes_in_its_rule(x):
 mixes_in_its_rule.defjvp(lambda primals, tangents: (primals[0] * 1.0, tangents[0] + 0.1 * tangents[0][::-1]))
 
 
+@jax.custom_jvp
+def mixes_in_the_rule_of_its_rule(x):
+    return x**2
+
+
+mixes_in_the_rule_of_its_rule.defjvp(lambda xs, dxs: (xs[0] ** 2, 2.0 * mixes_in_its_rule(xs[0]) * dxs[0]))
+
+
 @jax.custom_vjp
 def doubled(x):
     return 2.0 * x
@@ -82,6 +90,7 @@ MIXED = {
     "cumulated": lambda p, x: jnp.cumsum(x @ p["w"], axis=0),
     "a matrix over points": lambda p, x: MATRIX @ (x @ p["w"]),
     "a rule that mixes": lambda p, x: mixes_in_its_rule(x @ p["w"]),
+    "a rule whose rule mixes": lambda p, x: mixes_in_the_rule_of_its_rule(x @ p["w"]),
     "a custom vjp": lambda p, x: doubled(x @ p["w"]),
     "one number": lambda p, x: jnp.mean(hidden(p, x)),
     "a loop": lambda p, x: jax.lax.fori_loop(0, 2, lambda i, y: y * 2.0, x @ p["w"]),
@@ -143,10 +152,13 @@ def test_points_that_depend_on_each_other_are_seen(name):
     assert seen(lambda p: MIXED[name](p, x), p) is None
 
 
-@pytest.mark.parametrize("name", ["net", "flat", "custom jvp", "softplus", "where", "constants of all points"])
+@pytest.mark.parametrize(
+    "name",
+    ["net", "flat", "custom jvp", "softplus", "where", "constants of all points", "a rule whose rule mixes"],
+)
 def test_losses_with_them_are_differentiated(name):
     """Also in the points, and where a rule that is no derivative says something else."""
-    f, (p, x) = APART[name], given()
+    f, (p, x) = {**APART, **MIXED}[name], given()
 
     def loss(jacobian):
         return lambda p, x: sum(jnp.sum(jnp.sin(j)) for j in jax.tree.leaves(jacobian(lambda p: f(p, x), p)))

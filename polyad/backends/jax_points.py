@@ -182,11 +182,15 @@ class _Placed:
         return tuple(value(*use) for use in self.given[-1])
 
 
-def _placed(line: _Line, states: Sequence[State], moving: set[Ref], batch: int, rules: bool = True) -> _Placed | None:
-    """The line for one point of so many, with the states of its inputs; None where points may depend on each other.
+RULES = 2
+"""One in the other, that are looked at: the derivatives of a Jacobian, and of a loss with it."""
 
-    rules  whether those of custom derivatives are looked at too
-    """
+Above = tuple[str, ...]
+"""The functions with custom derivatives in whose rules a program stands."""
+
+
+def _placed(line: _Line, states: Sequence[State], moving: set[Ref], batch: int, above: Above = ()) -> _Placed | None:
+    """The line for one point of so many, with the states of its inputs; None where points may depend on each other."""
     known: dict[int, State] = dict(zip(line.inputs, states, strict=True))
     fills: dict[int, _Step] = {}
     placed = _Placed(line, [], [], [], {}, [])
@@ -218,7 +222,7 @@ def _placed(line: _Line, states: Sequence[State], moving: set[Ref], batch: int, 
         # What does not depend on the inputs may be meant whole, whatever its length is: a matrix behind the layers.
         whole = [s if _is_in(ref, moving) else None for ref, s in zip(step.given, given, strict=True)]
         for chosen in (given, whole):
-            move, found = _moved(line, step, chosen, batch, rules)
+            move, found = _moved(line, step, chosen, batch, above)
             if MIXED not in found:
                 break
         else:
@@ -237,7 +241,7 @@ def _filled(line: _Line, step: _Step, rows: Rows) -> Function:
     return lambda values: jnp.broadcast_to(_value(values, step.given[0]), shape)
 
 
-def _moved(line: _Line, step: _Step, given: States, batch: int, rules: bool) -> tuple[Function, States]:
+def _moved(line: _Line, step: _Step, given: States, batch: int, above: Above) -> tuple[Function, States]:
     """A step for one point, as a function of its arguments, and where the points stand in its results."""
     equation, n = step.equation, len(step.results)
     if _repeated(line, step, given, batch):
@@ -245,7 +249,7 @@ def _moved(line: _Line, step: _Step, given: States, batch: int, rules: bool) -> 
     if not any(isinstance(s, Rows) for s in given):  # whatever it is
         return lambda *values: evaluated(line.jaxpr, equation, values), [None] * n
     if equation.primitive.name == "custom_jvp_call":
-        return _custom(line, step, given, batch, rules) or (tuple, [MIXED] * n)
+        return _custom(line, step, given, batch, above) or (tuple, [MIXED] * n)
     found = of_equation(line.jaxpr, equation, given, batch)
     return (tuple, found) if MIXED in found else (single(line.jaxpr, equation, given, found), found)
 
@@ -259,33 +263,36 @@ def _repeated(line: _Line, step: _Step, given: States, batch: int) -> bool:
     return new and line.shape(step.results[0])[:1] == (batch,)
 
 
-def _custom(line: _Line, step: _Step, given: States, batch: int, rules: bool) -> tuple[Function, States] | None:
+def _custom(line: _Line, step: _Step, given: States, batch: int, above: Above) -> tuple[Function, States] | None:
     """A function with a custom_jvp rule, and the rule, for one point.
 
-    rules  whether the rule is looked at now: it may call the function again, whose rule it then is once more
+    A rule that calls the function again is not looked at again: it is once more the same.
     """
     equation, n = step.equation, len(step.results)
     if equation.params["symbolic_zeros"]:  # such a rule may be another one where an argument stands still
         return None
-    value = _whole(equation.params["call_jaxpr"], given, batch, rules)
+    value = _whole(equation.params["call_jaxpr"], given, batch, above)
     one, places = alone(line.jaxpr, equation)
     # All, also those that do not depend on the inputs: they may depend on what a pass around differentiates in.
     moved = [i for i in places if jnp.issubdtype(equation.invars[i].aval.dtype, jnp.inexact)]
 
-    def rule(rules: bool) -> Any:
-        program = pushed(one, equation, places, moved)
-        return _whole(program, [given[i] for i in (*places, *moved)], batch, rules)
-
     if value is None:
         return None
-    if rules and ((seen := rule(False)) is None or seen[1] != [*value[1], *value[1]]):
+
+    def rule(above: Above) -> Function | None:
+        program = pushed(one, equation, places, moved)
+        seen = _whole(program, [given[i] for i in (*places, *moved)], batch, above)
+        return None if seen is None or seen[1] != [*value[1], *value[1]] else seen[0]
+
+    name = str(equation.params["call_jaxpr"])
+    if len(above) < RULES and name not in above and rule((*above, name)) is None:
         return None
 
     def push(args: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays]:
-        seen = rule(True) or rule(False)
+        seen = rule(()) or rule((name,) * RULES)
         if seen is None:
             raise UnsupportedError(f"the rule of {equation.params['call_jaxpr']} mixes points. Choose mode='forward'")
-        found = seen[0]([*(args[i] for i in places), *(tangents[i] for i in moved)])
+        found = seen([*(args[i] for i in places), *(tangents[i] for i in moved)])
         return found[:n], found[n:]
 
     custom = jax.custom_jvp(lambda *args: value[0](args))
@@ -293,11 +300,11 @@ def _custom(line: _Line, step: _Step, given: States, batch: int, rules: bool) ->
     return custom, value[1]
 
 
-def _whole(program: Any, states: Sequence[State], batch: int, rules: bool) -> Any:
+def _whole(program: Any, states: Sequence[State], batch: int, above: Above) -> Any:
     """(a function of arguments that all move for one point, where the points stand in its results); None: not seen."""
     line = _Line(program.jaxpr)
     moving = line.behind(line.inputs)
-    placed = _placed(line, states, moving, batch, rules)
+    placed = _placed(line, states, moving, batch, above)
     if placed is None or placed.parts:
         return None
     values = line.values(program.consts, moving)
