@@ -1,5 +1,7 @@
 """Jacobians in parameters at points that f captures: JAX's program of f for one of them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import polyad
 from polyad import Chain, Dense, StatefulLayer, explain, gradient, jacobian, value_and_jacobian, xp
 from polyad.backends import jax_points
+from tests.layer_cases import on
 
 POINTS = np.random.default_rng(0).normal(size=(24, 2))
 PARAMS = {
@@ -117,6 +120,11 @@ def seen(f, p):
     return jax_points.points(lambda *leaves: (f(jax.tree.unflatten(tree, leaves)),), tuple(leaves))
 
 
+def quickly(f):
+    """f, compiled as a whole with little care."""
+    return functools.partial(on, "jax", f)
+
+
 def agree(found, expected):
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for mine, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
@@ -133,7 +141,7 @@ def agree(found, expected):
 )
 def test_they_are_what_jacrev_gives(name, compiled, looking):
     f, (p, x) = {**APART, **MIXED}[name], given()
-    way = jax.jit if compiled else lambda f: f
+    way = quickly if compiled else lambda f: f
     reverse = way(jax.jacrev(lambda p: f(p, x)))(p) if name != "a loop" else way(jax.jacfwd(lambda p: f(p, x)))(p)
     agree(way(lambda p: jacobian(lambda p: f(p, x), p))(p), reverse)
 
@@ -160,9 +168,9 @@ def test_losses_with_them_are_differentiated(name):
     def loss(jacobian):
         return lambda p, x: sum(jnp.sum(jnp.sin(j)) for j in jax.tree.leaves(jacobian(lambda p: f(p, x), p)))
 
-    expected = jax.jit(jax.grad(loss(lambda f, p: jax.jacrev(f)(p)), (0, 1)))(p, x)
-    agree(jax.jit(lambda p, x: gradient(loss(jacobian), p, x, argnums=(0, 1)))(p, x), expected)
-    agree(jax.jit(jax.grad(loss(jacobian), (0, 1)))(p, x), expected)
+    expected = quickly(jax.grad(loss(lambda f, p: jax.jacrev(f)(p)), (0, 1)))(p, x)
+    agree(quickly(lambda p, x: gradient(loss(jacobian), p, x, argnums=(0, 1)))(p, x), expected)
+    agree(quickly(jax.grad(loss(jacobian), (0, 1)))(p, x), expected)
 
 
 def test_rules_see_what_moves_in_a_pass_around_alone(looking):
@@ -175,8 +183,8 @@ def test_rules_see_what_moves_in_a_pass_around_alone(looking):
 
         return lambda x: jnp.sum(jnp.sin(jacobian(lambda p: f(p, x), p)["b"]))
 
-    found = jax.jit(jax.grad(loss(lambda f, p: jacobian(f, p, mode="reverse"))))(x)
-    agree(found, jax.jit(jax.grad(loss(lambda f, p: jax.jacrev(f)(p))))(x))
+    found = quickly(jax.grad(loss(lambda f, p: jacobian(f, p, mode="reverse"))))(x)
+    agree(found, quickly(jax.grad(loss(lambda f, p: jax.jacrev(f)(p))))(x))
 
 
 def test_rules_of_rules_are_not_found_to_mix_when_it_is_too_late(looking):
@@ -185,8 +193,8 @@ def test_rules_of_rules_are_not_found_to_mix_when_it_is_too_late(looking):
     def loss(jacobian):
         return lambda w: jnp.sum(jnp.sin(jacobian(lambda w: mixes_in_the_rule_of_its_rule(x @ w), w)))
 
-    found = jax.jit(jax.grad(loss(lambda f, w: jacobian(f, w, mode="reverse"))))(p["w"])
-    agree(found, jax.jit(jax.grad(loss(lambda f, w: jax.jacrev(f)(w))))(p["w"]))
+    found = quickly(jax.grad(loss(lambda f, w: jacobian(f, w, mode="reverse"))))(p["w"])
+    agree(found, quickly(jax.grad(loss(lambda f, w: jax.jacrev(f)(w))))(p["w"]))
 
 
 @pytest.mark.parametrize("f", [lambda b: jnp.ones((24, 5)) * b, lambda b: jnp.zeros((24, 5)) + b + POINTS.sum()])
@@ -207,22 +215,22 @@ def test_several_outputs_values_and_aux():
         return {"y": hidden(p, x), "z": (x @ p["w"])[:, 0]}, jnp.sum(x)
 
     expected = jax.jacrev(lambda p: f(p)[0])(p)
-    found, aux = jax.jit(lambda p: jacobian(f, p, has_aux=True))(p)
+    found, aux = quickly(lambda p: jacobian(f, p, has_aux=True))(p)
     agree(found, expected)
     np.testing.assert_allclose(aux, POINTS.sum())
-    value, found = jax.jit(lambda p: value_and_jacobian(lambda p: f(p)[0], p))(p)
+    value, found = quickly(lambda p: value_and_jacobian(lambda p: f(p)[0], p))(p)
     agree((value, found), (f(p)[0], expected))
 
 
 def test_arguments_that_are_not_differentiated_are_captured_too():
     p, x = given()
-    agree(jax.jit(lambda p, x: jacobian(hidden, p, x))(p, x), jax.jacrev(hidden)(p, x))
+    agree(quickly(lambda p, x: jacobian(hidden, p, x))(p, x), jax.jacrev(hidden)(p, x))
 
 
 def test_they_may_be_of_one_of_many_models():
     p, x = given()
     many = jax.tree.map(lambda leaf: jnp.stack([leaf, 2.0 * leaf]), p)
-    found = jax.jit(jax.vmap(lambda p: jacobian(lambda p: hidden(p, x), p)))(many)
+    found = quickly(jax.vmap(lambda p: jacobian(lambda p: hidden(p, x), p)))(many)
     agree(found, jax.vmap(jax.jacrev(lambda p: hidden(p, x)))(many))
 
 
