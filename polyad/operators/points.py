@@ -1,7 +1,8 @@
 """Jacobians at points that f captures and that do not depend on each other: that of one point, at all of them."""
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -42,7 +43,7 @@ def by_trial(passes: Passes, mode: str, xs: Arrays, ys: Arrays, pull: Pull, bloc
 
     Arrays that f captures, as long as what it returns or as long as there are points in that, are taken for points.
     Values at single points are compared with ys, and a random combination of all rows with what pull says of it;
-    where the blocks are differentiated, what the framework records of f has to prove that points do not mix.
+    where the blocks are differentiated, what the framework records of f has to prove that points do not mix, too.
 
     returns  None where there are no such points, or another way is better
     """
@@ -76,10 +77,21 @@ def _tried(
     refuse_too_large(ys, xs)
     # Who differentiates what comes out sees more than its values, as of f(x) - stop_gradient(f(x)): that takes a proof.
     proved = passes.backend.differentiates_here((*xs, *ys))
-    if proved and not _apart(passes, xs, some, of_others, len(ys)):
-        return None
-    again, found = _at_points(passes, xs, points, blocks)
-    return found if _agree(passes, xs, (ys, again), None if proved else (found, pull)) else None
+    with _left_of_all(of_others, xs, some):
+        if proved and not _apart(passes, xs, some, of_others, len(ys)):
+            return None
+        again, found = _at_points(passes, xs, points, blocks)
+        return found if _agree(passes, xs, (ys, again), (found, pull)) else None
+
+
+@contextlib.contextmanager
+def _left_of_all(of_others: Function, xs: Arrays, some: Arrays) -> Iterator[None]:
+    """What f leaves in lists, attributes and the like is of all points in the end, as it was before single ones."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Exception):  # where it raises for single points too, as where f writes to an array
+            of_others(xs, some)
 
 
 def _fewest(passes: Passes, rows: int) -> float:
@@ -140,23 +152,22 @@ def _apart(passes: Passes, xs: Arrays, some: Arrays, of_others: Function, output
     return all(apart(i, k) for i in range(len(some)) for k in range(outputs))
 
 
-def _agree(passes: Passes, xs: Arrays, ys: tuple[Arrays, Arrays], known: tuple[Arrays, Pull] | None) -> bool:
+def _agree(passes: Passes, xs: Arrays, ys: tuple[Arrays, Arrays], known: tuple[Arrays, Pull]) -> bool:
     """Whether ys of all points and of single ones are the same, and what is known of the Jacobian.
 
     known  (blocks, pull), of which a random combination of all rows is compared
     """
     with passes.backend.untracked():
         pairs = [*zip(ys[1], ys[0], strict=True)]
-        if known is not None:
-            weights, blocks = [probe(passes.call, y) for y in ys[0]], iter(known[0])
-            told: list[Any] = [0.0] * len(xs)
-            for weight in weights:
-                row = xp.reshape(weight, (1, math.prod(weight.shape)))
-                for i, x in enumerate(xs):
-                    block = xp.reshape(stop_gradient(next(blocks)), (row.shape[1], math.prod(x.shape)))
-                    told[i] = told[i] + (row if row.dtype == block.dtype else xp.astype(row, block.dtype)) @ block
-            grads = [xp.reshape(grad, (1, math.prod(x.shape))) for grad, x in zip(known[1](weights), xs, strict=True)]
-            pairs += zip(told, grads, strict=True)
+        weights, blocks = [probe(passes.call, y) for y in ys[0]], iter(known[0])
+        told: list[Any] = [0.0] * len(xs)
+        for weight in weights:
+            row = xp.reshape(weight, (1, math.prod(weight.shape)))
+            for i, x in enumerate(xs):
+                block = xp.reshape(stop_gradient(next(blocks)), (row.shape[1], math.prod(x.shape)))
+                told[i] = told[i] + (row if row.dtype == block.dtype else xp.astype(row, block.dtype)) @ block
+        grads = [xp.reshape(grad, (1, math.prod(x.shape))) for grad, x in zip(known[1](weights), xs, strict=True)]
+        pairs += zip(told, grads, strict=True)
         return bool(xp.all(xp.stack([_same(mine, its) for mine, its in pairs])))
 
 
