@@ -193,3 +193,99 @@ def test_layers_that_write_to_what_is_their_own(trials):
     assert set(trials) == {None}
     for key, layer in found.items():
         agree(layer, wanted[key])
+
+
+def squared_mean(p, x):
+    """hidden(p, x) in values and first derivatives, but not in second ones."""
+    mean = (x @ p["w"]).mean(0)
+    return hidden(p, x) + (mean - mean.detach()) ** 2
+
+
+def pushed(loss):
+    return torch.func.jvp(loss, (X,), (torch.cos(X),))[1]
+
+
+def pulled_outside(loss):
+    one = torch.ones((), dtype=X.dtype)
+    return torch.func.grad(lambda x: torch.func.grad(lambda t: t**2 * loss(x))(one))(X)
+
+
+@pytest.mark.parametrize("around", [pushed, pulled_outside])
+def test_who_differentiates_without_asking_for_a_gradient_has_other_points_too(around, trials, monkeypatch):
+    def loss(x):
+        return sum(torch.sin(j).sum() for j in jacobian(lambda p: squared_mean(p, x), P).values())
+
+    found = around(loss)
+    assert True not in [trial is not None for trial in trials]
+    monkeypatch.setattr(sys.modules["polyad.operators.jacobian"], "by_trial", lambda *args: None)
+    torch.testing.assert_close(found, around(loss), rtol=1e-9, atol=1e-12)
+
+
+class Centred(torch.autograd.Function):
+    """The points themselves; its derivative is another one, and mixes them."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x * 1.0
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, ct):
+        return ct - ct.mean(0)
+
+
+def hooked_in_the_graph(p, x):
+    h = x @ p["w"]
+    if h.grad_fn is not None:
+        h.grad_fn.register_hook(lambda grads, _: tuple(None if g is None else 3.0 * g for g in grads))
+    return torch.tanh(h)
+
+
+def hooked(p, x):
+    h = x @ p["w"]
+    if h.requires_grad:
+        h.register_hook(lambda grad: grad - grad.mean(0))
+    return torch.tanh(h)
+
+
+@pytest.mark.parametrize("f", [lambda p, x: hidden(p, Centred.apply(x)), hooked_in_the_graph, hooked])
+def test_rules_and_hooks_are_those_of_all_points(f, trials, monkeypatch):
+    def grads():
+        x, p = X.clone().requires_grad_(), {key: leaf.clone().requires_grad_() for key, leaf in P.items()}
+        loss = sum(torch.sin(j).sum() for j in jacobian(lambda p: f(p, x), p).values())
+        return torch.autograd.grad(loss, [x, p["w"]])
+
+    found = grads()
+    assert set(trials) == {None}
+    monkeypatch.setattr(sys.modules["polyad.operators.jacobian"], "by_trial", lambda *args: None)
+    for mine, its in zip(found, grads(), strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-9, atol=1e-12)
+
+
+def test_random_numbers_go_on_as_after_one_evaluation(trials):
+    p = {key: leaf.clone().requires_grad_() for key, leaf in P.items()}
+    torch.manual_seed(0)
+    jacobian(lambda p: hidden(p, X) + 0.0 * torch.rand(5, dtype=X.dtype), p, mode="reverse")
+    found = torch.rand(3)
+    torch.manual_seed(0)
+    torch.rand(5, dtype=X.dtype)
+    torch.testing.assert_close(found, torch.rand(3), rtol=0, atol=0)
+    assert len(trials) == 1
+
+
+@pytest.mark.parametrize("f", [APART["net"], MIXED["a sum over points"]])
+def test_what_f_leaves_is_of_all_points(f, trials):
+    left = {}
+
+    def leaving(p):
+        left["y"] = f(p, X)
+        return torch.sin(left["y"])
+
+    jacobian(leaving, P, mode="reverse")
+    assert len(trials) == 1
+    torch.testing.assert_close(left["y"].detach(), f(P, X))
