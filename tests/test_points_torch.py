@@ -289,3 +289,31 @@ def test_what_f_leaves_is_of_all_points(f, trials):
     jacobian(leaving, P, mode="reverse")
     assert len(trials) == 1
     torch.testing.assert_close(left["y"].detach(), f(P, X))
+
+
+@pytest.mark.parametrize("where", ["captured", "parameter"])
+def test_what_is_zero_here_alone(where, trials):
+    """A coefficient of 0 times the number of points: values and Jacobians agree, their derivatives do not."""
+    zero = torch.zeros((), dtype=X.dtype, requires_grad=True)
+    p = {key: leaf.clone().requires_grad_() for key, leaf in P.items()}
+    if where == "parameter":
+        p["b"] = torch.zeros(5, dtype=X.dtype, requires_grad=True)
+
+    def f(p):
+        penalty = zero * p["w"].sum() if where == "captured" else (p["b"] ** 2).sum()
+        return hidden(p, X) + len(X) * penalty
+
+    def loss(blocks):
+        return sum((block.sum() - 1.0) ** 2 for block in blocks)
+
+    of = [zero, *p.values()]
+    found = torch.autograd.grad(loss(jacobian(f, p).values()), of, allow_unused=True)
+    leaves, keys = tuple(p.values()), tuple(p)
+    blocks = torch.autograd.functional.jacobian(
+        lambda *leaves: f(dict(zip(keys, leaves, strict=True))), leaves, create_graph=True
+    )
+    wanted = torch.autograd.grad(loss(blocks), of, allow_unused=True)
+    for mine, its in zip(found, wanted, strict=True):
+        nothing = torch.zeros(())
+        torch.testing.assert_close(*(nothing if g is None else g for g in (mine, its)), rtol=1e-8, atol=1e-8)
+    assert set(trials) == {None}

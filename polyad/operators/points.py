@@ -68,17 +68,26 @@ def _tried(
     passes: Passes, mode: str, xs: Arrays, ys: Arrays, pull: Pull, blocks: Blocks, fewest: float
 ) -> Arrays | None:
     some = _captured_points(passes, ys, fewest)
-    of_others = passes.backend.of_others(lambda *xs: passes.evaluate(xs)[0], some) if some else None
-    if of_others is None:
+    here = passes.backend.differentiates_here
+    rest = tuple({id(x): x for x in captured(passes.call) if here((x,)) and all(x is not z for z in some)}.values())
+    exchanged = passes.backend.of_others(lambda *xs: passes.evaluate(xs)[0], (*some, *rest)) if some else None
+    if exchanged is None:
         return None
+
+    def of_others(xs: Arrays, others: Arrays, rest: Arrays = rest) -> Arrays:
+        found: Arrays = exchanged(xs, (*others, *rest))
+        return found
+
     points = Points(of_others, tuple([xp.reshape(x, (len(x), 1, *x.shape[1:])) for x in some]), ys)
     if not _better(passes, mode, points):
         return None
     refuse_too_large(ys, xs)
-    # Who differentiates what comes out sees more than its values, as of f(x) - stop_gradient(f(x)): that takes a proof.
-    proved = passes.backend.differentiates_here((*xs, *ys))
     with _left_of_all(of_others, xs, some):
-        if proved and not _apart(passes, xs, some, of_others, len(ys)):
+        # Who differentiates what comes out sees more than its values: of f(x) - stop_gradient(f(x)), which takes a
+        # proof, and of what is zero here and not elsewhere, as a coefficient times the number of points.
+        if here((*xs, *ys)) and not (
+            _apart(passes, xs, some, of_others, len(ys)) and _agree_elsewhere(passes, xs, points, of_others, some, rest)
+        ):
             return None
         again, found = _at_points(passes, xs, points, blocks)
         return found if _agree(passes, xs, (ys, again), (found, pull)) else None
@@ -150,6 +159,18 @@ def _apart(passes: Passes, xs: Arrays, some: Arrays, of_others: Function, output
         return passes.backend.rows_apart(recorded, len(some[i]))
 
     return all(apart(i, k) for i in range(len(some)) for k in range(outputs))
+
+
+def _agree_elsewhere(
+    passes: Passes, xs: Arrays, points: Points, of_others: Function, some: Arrays, rest: Arrays
+) -> bool:
+    """Whether values of all points and of single ones are the same beside xs and the rest that is captured."""
+    near_xs, near_rest = (tuple([x + 0.05 * probe(passes.call, x) for x in map(stop_gradient, z)]) for z in (xs, rest))
+    ys = of_others(near_xs, tuple(map(stop_gradient, some)), near_rest)
+    single = passes.backend.batch(lambda *point: of_others(near_xs, point, near_rest))
+    again = single(*map(stop_gradient, points.parts))
+    pairs = [(xp.reshape(mine, tuple(y.shape)), y) for mine, y in zip(again, ys, strict=True)]
+    return bool(xp.all(xp.stack([_same(mine, y) for mine, y in pairs])))
 
 
 def _agree(passes: Passes, xs: Arrays, ys: tuple[Arrays, Arrays], known: tuple[Arrays, Pull]) -> bool:
