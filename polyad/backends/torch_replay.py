@@ -25,7 +25,7 @@ from polyad.backends.base import Array, Arrays, Function
 from polyad.backends.torch_graph import StandIn, has_python_nodes, hook, reaches_outside
 from polyad.errors import ImpureFunctionError
 
-__all__ = ["Later", "Replay", "Surroundings", "mapped", "written"]
+__all__ = ["Later", "Replay", "Surroundings", "mapped", "may_write", "written"]
 
 
 class Replay:
@@ -187,13 +187,21 @@ def mapped(f: Callable[[Array], Array], x: Any) -> Any:
 def written(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Array]:
     """The tensors that a function of this name writes to."""
     found = [kwargs.get("out")]
-    if name in ("batch_norm", "instance_norm"):
+    if name in NORMS:
         found += [*args[1:5], kwargs.get("running_mean"), kwargs.get("running_var")]
-    elif (name.endswith("_") and not name.endswith("__")) or name in WRITING:
+    elif may_write(name):
         found += list(args[:1])
     flat = [x for part in found for x in (part if isinstance(part, tuple | list) else [part])]
     return [x for x in flat if isinstance(x, torch.Tensor) and not x.is_inference()]
 
+
+def may_write(name: str) -> bool:
+    """Whether a function of this name may write to what it is given, its `out` aside."""
+    return (name.endswith("_") and not name.endswith("__")) or name in WRITING or name in NORMS
+
+
+NORMS = {"batch_norm", "instance_norm"}
+"""Which write to running statistics."""
 
 WRITING = {
     *("__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__ipow__"),

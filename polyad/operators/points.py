@@ -83,14 +83,15 @@ def _tried(
         return None
     refuse_too_large(ys, xs)
     with _left_of_all(of_others, xs, some):
+        again, found = _at_points(passes, xs, points, blocks)
+        if not _agree(passes, xs, (ys, again), (found, pull)):
+            return None
         # Who differentiates what comes out sees more than its values: of f(x) - stop_gradient(f(x)), which takes a
         # proof, and of what is zero here and not elsewhere, as a coefficient times the number of points.
-        if here((*xs, *ys)) and not (
+        proved = not here((*xs, *ys)) or (
             _apart(passes, xs, some, of_others, len(ys)) and _agree_elsewhere(passes, xs, points, of_others, some, rest)
-        ):
-            return None
-        again, found = _at_points(passes, xs, points, blocks)
-        return found if _agree(passes, xs, (ys, again), (found, pull)) else None
+        )
+        return found if proved else None
 
 
 @contextlib.contextmanager
