@@ -31,7 +31,7 @@ lint: $(STAMP) ## check style, format and types
 	$(BIN)/mypy
 
 test: $(STAMP) ## run the tests on all cores
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 coverage: $(STAMP) ## run them with coverage, which takes longer
 	$(BIN)/pytest --cov -n auto
